@@ -1,0 +1,105 @@
+"""Which axes of a kernel index its neurons, and the kernel read as a matrix of them."""
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+
+def check_axes(
+    neuron_axis: int | Sequence[int] | None, groups: int | None
+) -> tuple[tuple[int, ...], int]:
+    """Returns the neuron axes as a tuple and the number of groups; `None` is -1 and 1."""
+    named: Any = -1 if neuron_axis is None else neuron_axis
+    listed = isinstance(named, Sequence) and not isinstance(named, str)
+    try:
+        axes = tuple(operator.index(axis) for axis in (named if listed else [named]))
+    except TypeError:
+        raise TypeError(
+            "Invalid value for argument `neuron_axis`. Expected an integer, a sequence of "
+            f"integers or None. Received: neuron_axis={neuron_axis!r}"
+        ) from None
+    if not axes or len(set(axes)) < len(axes):
+        raise ValueError(
+            "Invalid value for argument `neuron_axis`. Expected at least one axis and none "
+            f"twice. Received: neuron_axis={neuron_axis!r}"
+        )
+    try:
+        count = operator.index(1 if groups is None else groups)
+    except TypeError:
+        raise TypeError(
+            "Invalid value for argument `groups`. Expected a positive integer or None. "
+            f"Received: groups={groups!r}"
+        ) from None
+    if count < 1:
+        raise ValueError(
+            "Invalid value for argument `groups`. Expected a positive integer or None. "
+            f"Received: groups={groups!r}"
+        )
+    return axes, count
+
+
+def _positions(axes: tuple[int, ...], shape: tuple[int, ...]) -> list[int]:
+    """The neuron axes counted from the front, or why this kernel does not have them."""
+    rank = len(shape)
+    if rank < 2:
+        raise ValueError(
+            "A kernel needs at least two axes, one for coordinates and one for neurons. "
+            f"Received: kernel.shape={shape}"
+        )
+    if None in shape or 0 in shape:
+        raise ValueError(
+            "A kernel needs a known, positive size along every axis. "
+            f"Received: kernel.shape={shape}"
+        )
+    if not all(-rank <= axis < rank for axis in axes):
+        raise ValueError(
+            f"Argument `neuron_axis` names an axis that the kernel lacks; its {rank} axes are "
+            f"{-rank} to {rank - 1}. Received: neuron_axis={axes}, kernel.shape={shape}"
+        )
+    positions = [axis % rank for axis in axes]
+    if len(set(positions)) < len(positions) or len(positions) == rank:
+        raise ValueError(
+            "Argument `neuron_axis` must name different axes and leave one for coordinates. "
+            f"Received: neuron_axis={axes}, kernel.shape={shape}"
+        )
+    return positions
+
+
+def neuron_matrix(
+    kernel: Any, neuron_axis: int | Sequence[int] | None = None, groups: int | None = None
+) -> Any:
+    """Reads a kernel as a matrix with one neuron a column, in float32 or wider.
+
+    Args:
+        kernel: floating-point tensor or variable with at least two axes.
+        neuron_axis: the axis or axes that index neurons, in the order in which neurons are
+            counted; the others, flattened, are coordinates. `None` is the last axis.
+        groups: number of equal, contiguous groups of neurons; `None` is 1.
+
+    Returns:
+        A tensor of shape `(d, N)`, or `(groups, d, N / groups)` for more than one group.
+    """
+    axes, count = check_axes(neuron_axis, groups)
+    kernel = keras.ops.convert_to_tensor(kernel)
+    dtype = keras.backend.standardize_dtype(kernel.dtype)
+    if not keras.backend.is_float_dtype(dtype):
+        raise TypeError(f"A kernel must be floating point. Received: kernel.dtype={dtype}")
+    shape = tuple(kernel.shape)
+    neurons = _positions(axes, shape)
+    coordinates = [axis for axis in range(len(shape)) if axis not in neurons]
+    size = math.prod(shape[axis] for axis in neurons)
+    if size % count:
+        raise ValueError(
+            f"Argument `groups` must divide the number of neurons, {size}. "
+            f"Received: groups={count}, neuron_axis={axes}, kernel.shape={shape}"
+        )
+    if dtype != "float64":
+        kernel = keras.ops.cast(kernel, "float32")
+    if coordinates + neurons != list(range(len(shape))):
+        kernel = keras.ops.transpose(kernel, coordinates + neurons)
+    if count == 1:
+        return keras.ops.reshape(kernel, (-1, size))
+    return keras.ops.transpose(keras.ops.reshape(kernel, (-1, count, size // count)), (1, 0, 2))

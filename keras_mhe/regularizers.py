@@ -1,0 +1,208 @@
+"""Regularizers of the hyperspherical energy, and the sum of any two."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_mhe.axes import check_axes
+from keras_mhe.energy import check_nonnegative, check_potential, hyperspherical_energy
+
+
+def _as_loss(value: Any) -> Any:
+    """Casts to the dtype in which Keras adds up losses, whatever that of the kernel."""
+    return keras.ops.cast(value, keras.config.floatx())
+
+
+class _Addable(keras.Regularizer):
+    """A regularizer that adds to any other, on either side."""
+
+    def __add__(self, other: Any) -> "RegularizerSum":
+        if not isinstance(other, keras.Regularizer):
+            return NotImplemented
+        return RegularizerSum([self, other])
+
+    def __radd__(self, other: Any) -> "RegularizerSum":
+        if not isinstance(other, keras.Regularizer):
+            return NotImplemented
+        return RegularizerSum([other, self])
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"
+
+
+@keras.saving.register_keras_serializable(package="keras_mhe")
+class RegularizerSum(_Addable):
+    """Sum of regularizers: `loss = r_1(kernel) + r_2(kernel) + ...`.
+
+    Made by `+` between two Keras regularizers of which at least one is from this package.
+
+    Args:
+        regularizers: sequence of at least one `keras.Regularizer`; sums among them are opened.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_mhe import HalfSpaceMHE
+    >>> both = HalfSpaceMHE(1.0) + keras.regularizers.L2(5e-4)
+    >>> layer = keras.layers.Conv2D(64, 3, kernel_regularizer=both)
+    """
+
+    def __init__(self, regularizers: Sequence[keras.Regularizer]) -> None:
+        self.regularizers: list[keras.Regularizer] = []
+        for term in regularizers:
+            if not isinstance(term, keras.Regularizer):
+                raise TypeError(
+                    "Invalid value for argument `regularizers`. Expected instances of "
+                    f"`keras.Regularizer`. Received: {term!r}"
+                )
+            self.regularizers += term.regularizers if isinstance(term, RegularizerSum) else [term]
+        if not self.regularizers:
+            raise ValueError(
+                "Invalid value for argument `regularizers`. Expected at least one. "
+                f"Received: regularizers={regularizers!r}"
+            )
+
+    def __call__(self, kernel: Any) -> Any:
+        return sum(_as_loss(regularizer(kernel)) for regularizer in self.regularizers)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"regularizers": [keras.regularizers.serialize(r) for r in self.regularizers]}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "RegularizerSum":
+        return cls([keras.regularizers.get(term) for term in config["regularizers"]])
+
+    def __repr__(self) -> str:
+        return " + ".join(repr(regularizer) for regularizer in self.regularizers)
+
+
+@keras.saving.register_keras_serializable(package="keras_mhe")
+class MHE(_Addable):
+    """Minimum hyperspherical energy: pushes the directions of a layer's neurons apart.
+
+    `loss = factor * mean over i != j of |u_i - u_j|^(-s)`, `u_i` the neurons (columns of the
+    kernel) on the unit sphere; see `hyperspherical_energy` for `s = 0`, angles and half space.
+
+    The loss does not depend on norms: use it beside weight decay, as the papers do, with
+    `MHE(1.0) + keras.regularizers.L2(5e-4)`.
+
+    Args:
+        factor: weight of the energy in the loss, zero or more. The papers use 1 in hidden layers
+            (half space) and 10 in the output layer (full space).
+        s: power of the potential, zero or more; 0 is the logarithm.
+        distance: `"euclidean"` or `"angular"`.
+        half_space: also repel the mirror images of the neurons: for layers in which a neuron and
+            its negative are redundant. `HalfSpaceMHE` is the short form.
+        neuron_axis: axis or axes of the kernel that index neurons; `None` is the last one, right
+            for Dense and Conv. Transposed convolutions: -2; Embedding: 0.
+        groups: number of equal, contiguous groups of neurons which compete only among
+            themselves: the `groups` of a convolution, 4 for an LSTM, 3 for a GRU. `None` is 1.
+        softening: distance below which the potential goes on as a straight line in the cosine, so
+            that training does not blow up; `"auto"`, or 0 for the singular potential.
+
+    Raises:
+        TypeError, ValueError: at once for an argument of the wrong type or out of range; at the
+            first call for a kernel that does not fit `neuron_axis` or `groups`.
+
+    Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_mhe import MHE
+    >>> layer = keras.layers.Dense(10, kernel_regularizer=MHE(10.0, s=0))
+    >>> layer.build((None, 32))
+    >>> len(layer.losses)
+    1
+    """
+
+    def __init__(
+        self,
+        factor: float = 1.0,
+        s: float = 2.0,
+        *,
+        distance: str = "euclidean",
+        half_space: bool = False,
+        neuron_axis: int | Sequence[int] | None = None,
+        groups: int | None = None,
+        softening: float | str = "auto",
+    ) -> None:
+        self.factor = check_nonnegative(factor, "factor")
+        self.s, self.distance, self.half_space, self.softening = check_potential(
+            s, distance, half_space, softening
+        )
+        check_axes(neuron_axis, groups)
+        self.neuron_axis = neuron_axis
+        self.groups = groups
+
+    def __call__(self, kernel: Any) -> Any:
+        energy = hyperspherical_energy(
+            kernel,
+            self.s,
+            distance=self.distance,
+            half_space=self.half_space,
+            neuron_axis=self.neuron_axis,
+            groups=self.groups,
+            softening=self.softening,
+        )
+        return _as_loss(self.factor * energy)
+
+    def get_config(self) -> dict[str, Any]:
+        axes = self.neuron_axis
+        return {
+            "factor": self.factor,
+            "s": self.s,
+            "distance": self.distance,
+            "half_space": self.half_space,
+            "neuron_axis": list(axes) if isinstance(axes, Sequence) else axes,
+            "groups": self.groups,
+            "softening": self.softening,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_mhe")
+class HalfSpaceMHE(MHE):
+    """Minimum hyperspherical energy in half space: `MHE` with `half_space=True`.
+
+    `loss = factor * mean over the 2N(2N - 1) ordered pairs of the points u_i and -u_i of
+    |p - q|^(-s)`: neurons repel each other's mirror images too, since in a hidden layer a neuron
+    and its negative carry the same information. The papers' choice for hidden layers.
+
+    Takes the arguments of `MHE` but `half_space`, and raises as it does.
+
+    Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", section 3.3.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_mhe import HalfSpaceMHE
+    >>> decay = keras.regularizers.L2(5e-4)
+    >>> layer = keras.layers.Conv2D(64, 3, kernel_regularizer=HalfSpaceMHE(1.0) + decay)
+    """
+
+    def __init__(
+        self,
+        factor: float = 1.0,
+        s: float = 2.0,
+        *,
+        distance: str = "euclidean",
+        neuron_axis: int | Sequence[int] | None = None,
+        groups: int | None = None,
+        softening: float | str = "auto",
+    ) -> None:
+        super().__init__(
+            factor,
+            s,
+            distance=distance,
+            half_space=True,
+            neuron_axis=neuron_axis,
+            groups=groups,
+            softening=softening,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        del config["half_space"]
+        return config

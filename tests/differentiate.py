@@ -1,0 +1,32 @@
+"""Value and gradient of a function of one tensor, by the backend's own machinery."""
+
+import keras
+import numpy as np
+
+
+def value_and_gradient(function, kernel):
+    """Returns a float and an array."""
+    backend = keras.backend.backend()
+    kernel = keras.ops.convert_to_tensor(kernel)
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            value = function(kernel)
+        gradient = tape.gradient(value, kernel)
+    elif backend == "jax":
+        import jax
+
+        value, gradient = jax.value_and_grad(function)(kernel)
+    else:
+        kernel.requires_grad_()
+        value = function(kernel)
+        value.backward()
+        value, gradient = value.detach(), kernel.grad
+    assert gradient.dtype == kernel.dtype
+    assert gradient.shape == kernel.shape
+    if keras.backend.standardize_dtype(gradient.dtype) == "bfloat16":  # unknown to NumPy
+        gradient = keras.ops.cast(gradient, "float32")
+    to_numpy = keras.ops.convert_to_numpy
+    return float(to_numpy(value)), np.asarray(to_numpy(gradient))

@@ -1,0 +1,96 @@
+"""The energy from its definition: float64, all points and all ordered pairs, no shortcut."""
+
+import numpy as np
+from scipy.special import gamma
+
+
+def auto_floor(points: int, dimension: int) -> float:
+    """The squared distance at which softening begins, from areas of sphere and ball."""
+    if dimension == 1:
+        return 0.1
+    sphere = 2 * np.pi ** (dimension / 2) / gamma(dimension / 2)
+    ball = np.pi ** ((dimension - 1) / 2) / gamma((dimension + 1) / 2)
+    return min(0.1, (sphere / (points * ball)) ** (2 / (dimension - 1)))
+
+
+def potential(cosine: float, s: float, distance: str) -> float:
+    """Energy of one pair of points."""
+    length = np.sqrt(2 - 2 * cosine) if distance == "euclidean" else np.arccos(cosine)
+    return -np.log(length) if s == 0 else length**-s
+
+
+def potential_slope(cosine: float, s: float, distance: str) -> float:
+    """Its derivative in the cosine, by central differences."""
+    step = 1e-6
+    after, before = (potential(cosine + h, s, distance) for h in (step, -step))
+    return (after - before) / (2 * step)
+
+
+def pair_energy(p: np.ndarray, q: np.ndarray, s: float, distance: str) -> float:
+    """Energy of two points."""
+    gap = np.linalg.norm(p - q)
+    # Exact for opposite points too, where the arccosine of a rounded cosine is not.
+    length = gap if distance == "euclidean" else 2 * np.arctan2(gap, np.linalg.norm(p + q))
+    return -np.log(length) if s == 0 else length**-s
+
+
+def softened(
+    u: np.ndarray, v: np.ndarray, s: float, distance: str, half_space: bool, floor: float
+) -> float:
+    """Energy of two neurons, in half space of their four pairs of points, both orders once.
+
+    Continued along its tangent in the cosine where a pair of points is nearer than the floor.
+    """
+
+    def pairs(u, v):
+        energy = pair_energy(u, v, s, distance)
+        return energy + pair_energy(u, -v, s, distance) if half_space else energy
+
+    cosine = u @ v
+    if half_space and cosine < 0:
+        v, cosine = -v, -cosine
+    edge = 1 - floor / 2
+    if cosine <= edge:
+        return pairs(u, v)
+
+    def at(cosine):
+        return pairs(np.array([1.0, 0.0]), np.array([cosine, np.sqrt(1 - cosine**2)]))
+
+    step = 1e-5 * floor
+    return at(edge) + (at(edge + step) - at(edge - step)) / (2 * step) * (cosine - edge)
+
+
+def energy(
+    matrix: np.ndarray,
+    s: float = 2.0,
+    distance: str = "euclidean",
+    half_space: bool = False,
+    floor: float = 0.0,
+) -> float:
+    """Mean over the ordered pairs of the neurons (columns), or of them and their images."""
+    points = np.asarray(matrix, "float64")
+    points = points / np.linalg.norm(points, axis=0)
+    n = points.shape[1]
+    total = sum(
+        softened(points[:, i], points[:, j], s, distance, half_space, floor)
+        for i in range(n)
+        for j in range(n)
+        if i != j
+    )
+    if not half_space:
+        return total / (n * (n - 1)) if n > 1 else 0.0
+    # Four ordered pairs of points for two of neurons, and the neurons with their own images.
+    own = sum(pair_energy(points[:, i], -points[:, i], s, distance) for i in range(n))
+    return 2 * (total + own) / (2 * n * (2 * n - 1))
+
+
+def gradient(matrix: np.ndarray, step: float = 1e-5, **options) -> np.ndarray:
+    """Central differences of the energy in every entry."""
+    matrix = np.asarray(matrix, "float64")
+    result = np.zeros_like(matrix)
+    for index in np.ndindex(matrix.shape):
+        shift = np.zeros_like(matrix)
+        shift[index] = step
+        after, before = (energy(matrix + sign * shift, **options) for sign in (1, -1))
+        result[index] = (after - before) / (2 * step)
+    return result

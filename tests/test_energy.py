@@ -1,0 +1,521 @@
+"""The energy and its gradient: the definitions, the invariants, and every hard kernel."""
+
+import json
+import math
+from pathlib import Path
+
+import keras
+import numpy as np
+import oracle
+import pytest
+from differentiate import value_and_gradient
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from keras_mhe import energy, hyperspherical_energy
+
+POWERS = [0, 1, 2, 2.5]
+DISTANCES = ["euclidean", "angular"]
+SPACES = [False, True]
+
+
+def on_every_potential(test):
+    test = pytest.mark.parametrize("s", POWERS)(test)
+    test = pytest.mark.parametrize("distance", DISTANCES)(test)
+    return pytest.mark.parametrize("half_space", SPACES)(test)
+
+
+def normals(*shape, seed=0, dtype="float32"):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def number(kernel, *args, **options):
+    return float(keras.ops.convert_to_numpy(hyperspherical_energy(kernel, *args, **options)))
+
+
+def slopes(kernel, *args, **options):
+    return value_and_gradient(lambda k: hyperspherical_energy(k, *args, **options), kernel)
+
+
+def second_slopes(kernel, **options):
+    """The squared length of the gradient, and the gradient of that."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        def gradient(k):
+            with tf.GradientTape() as tape:
+                tape.watch(k)
+                value = hyperspherical_energy(k, **options)
+            return tape.gradient(value, k)
+
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        gradient = jax.grad(lambda k: hyperspherical_energy(k, **options))
+    else:
+        pytest.skip("Keras does not differentiate custom gradients twice on this backend")
+    return value_and_gradient(lambda k: keras.ops.sum(gradient(k) ** 2), kernel)
+
+
+kernels = st.builds(
+    normals,
+    st.just(3),
+    st.sampled_from([2, 5]),
+    seed=st.integers(0, 2**32 - 1),
+)
+potentials = st.fixed_dictionaries(
+    {
+        "s": st.sampled_from([0, 1, 2]),
+        "distance": st.sampled_from(DISTANCES),
+        "half_space": st.booleans(),
+    }
+)
+
+
+class TestDefinition:
+    """Values and gradients are those of the 2N points, though these are never built."""
+
+    @on_every_potential
+    @pytest.mark.parametrize("softening", [0, 0.7])
+    def test_values(self, softening, s, distance, half_space, float64):
+        kernel = normals(3, 5, dtype="float64")
+        expected = oracle.energy(kernel, s, distance, half_space, softening**2)
+        got = number(kernel, s, distance=distance, half_space=half_space, softening=softening)
+        assert got == pytest.approx(expected, rel=1e-8)
+
+    @pytest.mark.parametrize("shape", [(1, 4), (2, 2), (2, 30), (3, 40), (30, 8)])
+    @pytest.mark.parametrize("half_space", SPACES)
+    def test_softening_follows_shape_and_space(self, shape, half_space, float64):
+        kernel = normals(*shape, dtype="float64")
+        d, n = shape
+        floor = oracle.auto_floor(2 * n if half_space else n, d)
+        expected = oracle.energy(kernel, 2, "euclidean", half_space, floor)
+        assert number(kernel, half_space=half_space) == pytest.approx(expected, rel=1e-7)
+
+    def test_softening_in_groups_counts_those_who_compete(self, float64):
+        kernel = normals(2, 40, dtype="float64")
+        floor = oracle.auto_floor(20, 2)
+        halves = [oracle.energy(part, floor=floor) for part in np.split(kernel, 2, axis=1)]
+        assert number(kernel, groups=2) == pytest.approx(np.mean(halves), rel=1e-8)
+
+    @on_every_potential
+    def test_gradients(self, s, distance, half_space, float64):
+        kernel = normals(3, 5, dtype="float64")
+        options = {"s": s, "distance": distance, "half_space": half_space}
+        expected = oracle.gradient(kernel, floor=0.7**2, **options)
+        _, got = slopes(kernel, softening=0.7, **options)
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
+
+    def test_gradients_differentiate_once_more(self, float64):
+        kernel = normals(3, 4, dtype="float64")
+
+        def squared(k):
+            return np.sum(slopes(k, half_space=True)[1] ** 2)
+
+        _, got = second_slopes(kernel, half_space=True)
+        expected = np.zeros_like(kernel)
+        for index in np.ndindex(kernel.shape):
+            shift = np.zeros_like(kernel)
+            shift[index] = 1e-5
+            expected[index] = (squared(kernel + shift) - squared(kernel - shift)) / 2e-5
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.parametrize(("s", "distance"), [(0, "angular"), (1, "euclidean"), (2, "angular")])
+    @pytest.mark.parametrize("half_space", SPACES)
+    def test_float32_keeps_five_digits(self, s, distance, half_space, float64):
+        kernel = normals(64, 40)
+        options = {"distance": distance, "half_space": half_space}
+        value, gradient = slopes(kernel, s, **options)
+        wide_value, wide_gradient = slopes(kernel.astype("float64"), s, **options)
+        assert value == pytest.approx(wide_value, rel=1e-6)
+        np.testing.assert_allclose(gradient, wide_gradient, atol=1e-5 * np.abs(wide_gradient).max())
+
+    def test_sums_of_many_pairs_keep_six_digits(self, float64):
+        kernel = normals(3, 2000)
+        assert number(kernel) == pytest.approx(number(kernel.astype("float64")), rel=2e-6)
+
+    @pytest.mark.parametrize("half_space", SPACES)
+    def test_groups_compete_only_among_themselves(self, half_space):
+        kernel = normals(3, 3, 4, 12)
+        parts = np.split(kernel, 3, axis=-1)
+        expected = np.mean([number(part, half_space=half_space) for part in parts])
+        assert number(kernel, half_space=half_space, groups=3) == pytest.approx(expected, rel=1e-6)
+        _, gradient = slopes(kernel, half_space=half_space, groups=3)
+        expected = [slopes(part, half_space=half_space)[1] / 3 for part in parts]
+        np.testing.assert_allclose(gradient, np.concatenate(expected, -1), atol=1e-7)
+
+    @pytest.mark.parametrize("axis", [0, 1, (0, 2), (2, 0, 1)])
+    def test_neuron_axes_move_gradients_back_to_their_entries(self, axis):
+        kernel = normals(3, 4, 2, 5)
+        axes = (axis,) if isinstance(axis, int) else axis
+        others = [i for i in range(4) if i not in axes]
+        matrix = kernel.transpose(*others, *axes)
+        shape = matrix.shape
+        matrix = matrix.reshape(-1, math.prod(kernel.shape[i] for i in axes))
+        value, gradient = slopes(kernel, neuron_axis=axis)
+        expected_value, expected = slopes(matrix)
+        assert value == pytest.approx(expected_value, rel=1e-6)
+        back = np.argsort([*others, *axes])
+        np.testing.assert_allclose(gradient, expected.reshape(shape).transpose(back), atol=1e-7)
+
+    def test_a_single_neuron(self):
+        kernel = normals(5, 1)
+        assert number(kernel) == 0
+        assert number(kernel, 2, half_space=True) == pytest.approx(1 / 4)
+        assert number(kernel, 0, half_space=True) == pytest.approx(-math.log(2))
+        assert number(kernel, 1, half_space=True, distance="angular") == pytest.approx(1 / math.pi)
+        for half_space in SPACES:
+            assert not slopes(kernel, half_space=half_space)[1].any()
+
+    @pytest.mark.parametrize("half_space", SPACES)
+    def test_a_zero_neuron_is_at_right_angles_to_all_and_stays(self, half_space):
+        kernel = normals(4, 3)
+        kernel[:, 1] = 0
+        rest = number(kernel[:, [0, 2]], half_space=half_space)
+        value, gradient = slopes(kernel, half_space=half_space)
+        right_angle = oracle.potential(0, 2, "euclidean")
+        if half_space:  # 30 ordered pairs: 12 among the rest, 2 of the zero, 16 between
+            assert value == pytest.approx((12 * rest + 2 / 4 + 16 * right_angle) / 30, rel=1e-6)
+        else:
+            assert value == pytest.approx((2 * rest + 4 * right_angle) / 6, rel=1e-6)
+        assert not gradient[:, 1].any()
+        assert gradient[:, [0, 2]].any()
+
+
+class TestPapersPrograms:
+    """The numbers that the released programs gave, with their own guard against zero norms."""
+
+    rows = json.loads((Path(__file__).parent / "official_mhe.json").read_text())
+
+    @pytest.mark.parametrize("row", rows, ids=lambda r: f"{r['kind']}-{r['power']}-{r['shape']}")
+    def test_values_and_gradients(self, row):
+        power, angular = row["power"][-1], row["power"].startswith("a")
+        scale = {"0": 2, "a1": 0.1 * math.pi, "a2": 0.1 * math.pi**2}.get(row["power"], 1)
+        scale *= 10 if row["kind"] == "final" else 1
+        offset = math.log(math.pi) * scale if row["power"] == "a0" else 0
+        kernel = (normals(*row["shape"], seed=row["seed"], dtype="float64") * row["scale"]).astype(
+            "float32"
+        )
+        value, gradient = slopes(
+            kernel,
+            float(power),
+            distance="angular" if angular else "euclidean",
+            half_space=row["kind"] == "half_mhe",
+            softening=0,
+        )
+        probe = np.random.default_rng(999).standard_normal(kernel.shape)
+        assert scale * value + offset == pytest.approx(row["loss"], rel=1e-3)
+        assert scale * np.linalg.norm(gradient) == pytest.approx(row["gnorm"], rel=1e-2)
+        tolerance = 1e-2 * row["gnorm"]
+        assert scale * np.sum(gradient * probe) == pytest.approx(row["gprobe"], abs=tolerance)
+
+
+class TestInvariants:
+    @given(kernels, potentials, st.integers(0, 2**32 - 1))
+    def test_rotating_all_neurons_changes_nothing(self, kernel, potential, seed):
+        turn, _ = np.linalg.qr(normals(len(kernel), len(kernel), seed=seed))
+        turned = number(turn @ kernel, **potential)
+        assert turned == pytest.approx(number(kernel, **potential), rel=1e-4, abs=1e-5)
+
+    @given(kernels, potentials, st.integers(0, 2**32 - 1))
+    def test_permuting_neurons_changes_nothing(self, kernel, potential, seed):
+        order = np.random.default_rng(seed).permutation(kernel.shape[1])
+        permuted = number(kernel[:, order], **potential)
+        assert permuted == pytest.approx(number(kernel, **potential), rel=1e-5, abs=1e-6)
+
+    @given(kernels, potentials, st.integers(0, 2**32 - 1))
+    def test_rescaling_each_neuron_changes_nothing(self, kernel, potential, seed):
+        scales = np.exp(normals(kernel.shape[1], seed=seed))
+        scaled = number(kernel * scales, **potential)
+        assert scaled == pytest.approx(number(kernel, **potential), rel=1e-4, abs=1e-5)
+
+    @given(kernels, potentials, st.integers(0, 2**32 - 1))
+    def test_half_space_ignores_signs(self, kernel, potential, seed):
+        potential["half_space"] = True
+        signs = np.sign(normals(kernel.shape[1], seed=seed))
+        flipped = number(kernel * signs, **potential)
+        assert flipped == pytest.approx(number(kernel, **potential), rel=1e-5, abs=1e-6)
+
+    @given(kernels, potentials)
+    def test_the_gradient_is_orthogonal_to_each_neuron(self, kernel, potential):
+        _, gradient = slopes(kernel, **potential)
+        along = np.abs(np.sum(kernel * gradient, axis=0))
+        # Rounding of a pull along the neuron, which may be large, remains of it.
+        largest = np.linalg.norm(kernel, axis=0) * np.linalg.norm(gradient, axis=0)
+        assert np.all(along <= 1e-4 * largest + 1e-4)
+
+    @given(kernels, st.sampled_from([0, 1, 2]), st.booleans())
+    def test_no_energy_is_below_the_lower_bound(self, kernel, s, half_space):
+        d, n = kernel.shape
+        got = number(kernel, s, half_space=half_space, softening=0)
+        f = lambda cosine: oracle.potential(cosine, s, "euclidean")  # noqa: E731
+        if half_space:  # Welch: the mean squared cosine is at least this
+            x = math.sqrt(max(0, (n - d) / (d * (n - 1))))
+            bound = ((n - 1) * (f(x) + f(-x)) + f(-1)) / (2 * n - 1)
+        else:  # Jensen: the mean cosine is at least that of the simplex
+            bound = f(-1 / (n - 1))
+        assert got >= bound - 1e-5 * abs(bound)
+
+    @pytest.mark.parametrize("s", [0, 1, 2])
+    @pytest.mark.parametrize("n", [2, 3, 4])
+    def test_the_simplex_reaches_the_lower_bound(self, n, s):
+        simplex = np.eye(n) - 1 / n
+        bound = oracle.potential(-1 / (n - 1), s, "euclidean")
+        assert number(simplex.astype("float32"), s) == pytest.approx(bound, rel=1e-5)
+
+    @pytest.mark.parametrize("s", [0, 1, 2])
+    def test_orthonormal_neurons_reach_the_half_space_bound(self, s):
+        f = lambda cosine: oracle.potential(cosine, s, "euclidean")  # noqa: E731
+        bound = (3 * 2 * f(0) + f(-1)) / 7
+        assert number(np.eye(6, 4, dtype="float32"), s, half_space=True) == pytest.approx(bound)
+        _, gradient = slopes(np.eye(6, 4, dtype="float32"), s, half_space=True)
+        np.testing.assert_allclose(gradient, 0, atol=1e-7)
+
+
+def pair(angle, n=2, dtype="float32"):
+    """Two neurons at an angle in the plane, and n - 2 more."""
+    angles = np.concatenate([[0, angle], np.linspace(1.5, 4.5, n - 2)])
+    return np.stack([np.cos(angles), np.sin(angles)]).astype(dtype)
+
+
+class TestSoftening:
+    """Exact above the floor, a straight line in the cosine below it."""
+
+    @given(st.integers(1, 2000), st.integers(1, 5000))
+    def test_auto_is_the_floor_of_the_definition(self, points, dimension):
+        got = energy._softening_floor("auto", points, dimension, "float64")
+        assert got == pytest.approx(oracle.auto_floor(points, min(dimension, 300)), rel=1e-6) or (
+            dimension > 300 and got == 0.1
+        )
+
+    @pytest.mark.parametrize("distance", DISTANCES)
+    @pytest.mark.parametrize("s", POWERS)
+    def test_line_below_the_floor(self, s, distance, float64):
+        floor = 0.25
+        cosines = [1 - floor / 2, 0.9, 0.95, 1.0]
+        kernels = [pair(math.acos(c), dtype="float64") for c in cosines]
+        values = [number(k, s, distance=distance, softening=0.5) for k in kernels]
+        assert values[0] == pytest.approx(oracle.potential(cosines[0], s, distance))
+        steps = np.diff(values) / np.diff(cosines)
+        slope = oracle.potential_slope(cosines[0], s, distance)
+        np.testing.assert_allclose(steps, slope, rtol=1e-6)
+
+    @pytest.mark.parametrize("half_space", SPACES)
+    @pytest.mark.parametrize("distance", DISTANCES)
+    @pytest.mark.parametrize("softening", ["auto", 0.1, 1.0, 1.4])
+    def test_convex_and_repulsive(self, softening, distance, half_space, float64):
+        cosines = np.linspace(-0.999, 1, 201)
+        potential = energy.Potential(
+            2.0,
+            distance == "angular",
+            half_space,
+            energy._softening_floor(softening, 4, 2, "float64"),
+        )
+        value, slope = (
+            keras.ops.convert_to_numpy(x) for x in potential(keras.ops.convert_to_tensor(cosines))
+        )
+        assert np.all(np.isfinite(value))
+        if distance == "euclidean":  # the angular potential is not convex in the cosine
+            assert np.all(np.diff(slope) >= -1e-12)
+        if half_space:
+            assert np.all(slope[cosines > 1e-9] > 0)
+            assert np.all(slope[cosines < -1e-9] < 0)
+        else:
+            assert np.all(slope > 0)
+
+    def test_the_slope_is_the_derivative_of_the_value(self, float64):
+        for s in POWERS:
+            for angular in (False, True):
+                for half_space in SPACES:
+                    potential = energy.Potential(float(s), angular, half_space, 0.3)
+                    cosines = np.linspace(-0.99, 0.99, 50)
+                    ends = [
+                        keras.ops.convert_to_numpy(potential(keras.ops.convert_to_tensor(c))[0])
+                        for c in (cosines - 1e-6, cosines + 1e-6)
+                    ]
+                    slope = potential(keras.ops.convert_to_tensor(cosines))[1]
+                    expected = (ends[1] - ends[0]) / 2e-6
+                    np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-7)
+
+    def test_angular_slope_at_opposite_neurons_is_held(self, float64):
+        potential = energy.Potential(1.0, True, False, 0.1)
+        at, beyond = (
+            float(potential(keras.ops.convert_to_tensor(np.array(c)))[1]) for c in (-1 + 1e-4, -1.0)
+        )
+        assert beyond == pytest.approx(at)
+        assert at == pytest.approx(oracle.potential_slope(-1 + 1e-4, 1, "angular"), rel=1e-3)
+        opposite = np.array([[1.0, -1.0], [0.0, 0.0]])
+        assert number(opposite, 1, distance="angular") == pytest.approx(1 / math.pi)
+
+    def test_zero_asks_for_the_singular_potential(self, float64):
+        kernel = pair(1e-3, dtype="float64")
+        assert number(kernel, 2, softening=0) == pytest.approx(1e6, rel=1e-6)
+        assert number(kernel, 2) < 50
+
+
+hard_kernels = {
+    "zero neurons": np.zeros((8, 4)),
+    "one zero neuron": normals(8, 4) * [0, 1, 1, 1],
+    "equal neurons": np.ones((8, 4)),
+    "nearly equal neurons": 1 + 1e-7 * normals(8, 4),
+    "opposite neurons": np.outer(normals(8), [1, -1, 1, -1]),
+    "one neuron": normals(8, 1),
+    "one coordinate": normals(1, 6),
+    "scale 1e-30": 1e-30 * normals(8, 4),
+    "scale 1e30": 1e30 * normals(8, 4),
+    "scales 1e-30 to 1e30": normals(8, 4) * [1e-30, 1e-10, 1, 1e30],
+    "largest float32": 3e38 * np.sign(normals(8, 4)),
+    "64 neurons in 2 dimensions": normals(2, 64),
+    "orthonormal": np.eye(6),
+}
+
+
+class TestHardKernels:
+    """Finite values and gradients in float32, whatever the kernel."""
+
+    @pytest.mark.parametrize("s", [0, 2])
+    @pytest.mark.parametrize("distance", DISTANCES)
+    @pytest.mark.parametrize("half_space", SPACES)
+    @pytest.mark.parametrize("name", hard_kernels)
+    def test_finite(self, name, s, distance, half_space):
+        kernel = hard_kernels[name].astype("float32")
+        value, gradient = slopes(kernel, s, distance=distance, half_space=half_space)
+        assert math.isfinite(value)
+        assert np.all(np.isfinite(gradient))
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    @pytest.mark.parametrize("half_space", SPACES)
+    def test_narrow_kernels_lose_only_their_own_rounding(self, dtype, half_space):
+        narrow = keras.ops.cast(normals(16, 8), dtype)
+        wide = keras.ops.cast(narrow, "float32")
+        value, gradient = slopes(narrow, half_space=half_space)
+        wide_value, wide_gradient = slopes(wide, half_space=half_space)
+        assert value == pytest.approx(wide_value, rel=1e-6)
+        np.testing.assert_allclose(gradient.astype("float32"), wide_gradient, rtol=1e-2, atol=1e-5)
+
+    @pytest.mark.parametrize("scale", [1e-30, 1e30])
+    def test_energy_and_direction_of_the_gradient_do_not_depend_on_scale(self, scale):
+        kernel = normals(8, 4)
+        value, gradient = slopes(kernel)
+        scaled_value, scaled_gradient = slopes((kernel * scale).astype("float32"))
+        assert scaled_value == pytest.approx(value, rel=1e-6)
+        np.testing.assert_allclose(scaled_gradient * scale, gradient, rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.parametrize("half_space", SPACES)
+    @pytest.mark.parametrize("distance", DISTANCES)
+    def test_equal_neurons_without_softening_are_as_near_as_rounding_tells(
+        self, distance, half_space
+    ):
+        value, gradient = slopes(
+            np.ones((3, 4), "float32"), distance=distance, half_space=half_space, softening=0
+        )
+        assert 1e5 < value < math.inf
+        assert np.all(np.isfinite(gradient))
+
+    @pytest.mark.parametrize("bad", [math.nan, math.inf])
+    def test_a_kernel_that_is_not_finite_shows(self, bad):
+        kernel = normals(4, 3)
+        kernel[1, 1] = bad
+        assert math.isnan(number(kernel))
+
+    def test_short_neurons_get_the_gradient_of_the_norm_floor(self, float64):
+        kernel = normals(6, 5, dtype="float64")
+        _, full = slopes(kernel)
+        shrunk = kernel * [1, 1, 1, 1, 1e-6]
+        _, gradient = slopes(shrunk)
+        rms = np.sqrt(np.mean(np.sum(shrunk**2, axis=0)))
+        expected = full[:, 4] * np.linalg.norm(kernel[:, 4]) / (0.01 * rms)
+        np.testing.assert_allclose(gradient[:, 4], expected, rtol=1e-6)
+        np.testing.assert_allclose(gradient[:, :4], full[:, :4], rtol=1e-6)
+
+
+class TestThomson:
+    """Charges that minimise the energy come to rest where physics knows they do."""
+
+    @pytest.mark.parametrize(
+        ("charges", "known"),
+        [
+            (2, 0.5),
+            (3, 1.732050808),
+            (4, 3.674234614),
+            (5, 6.474691495),
+            (6, 9.985281374),
+            (12, 49.165253058),
+        ],
+    )
+    def test_minimum(self, charges, known):
+        kernel = keras.Variable(normals(3, charges, seed=1))
+        steps = 300
+        rate = keras.optimizers.schedules.CosineDecay(0.1, steps)
+        optimizer = keras.optimizers.Adam(rate)
+        for _ in range(steps):
+            _, gradient = slopes(kernel.value, 1)
+            optimizer.apply([keras.ops.convert_to_tensor(gradient)], [kernel])
+        pairs = charges * (charges - 1) / 2
+        assert number(kernel, 1) * pairs == pytest.approx(known, rel=1e-3)
+
+
+class TestProgram:
+    """What XLA is given: two products, whatever the space, and full precision."""
+
+    def text(self, half_space):
+        program = energy._compiled_energy(
+            (32, 16), "float32", energy.Potential(2.0, False, half_space, 0.1)
+        )
+        kernel = keras.ops.convert_to_tensor(normals(32, 16))
+        if keras.backend.backend() == "tensorflow":
+            return program.experimental_get_compiler_ir(kernel)(stage="hlo")
+        if keras.backend.backend() == "jax":
+            return program.lower(kernel).as_text()
+        pytest.skip("only TensorFlow and JAX compile by XLA")
+
+    @pytest.mark.parametrize("half_space", SPACES)
+    def test_value_and_gradient_take_two_products(self, half_space):
+        text = self.text(half_space)
+        assert text.count(" dot(") + text.count("stablehlo.dot_general") == 2
+
+    @pytest.mark.parametrize("half_space", SPACES)
+    def test_mirror_images_are_never_built(self, half_space):
+        text = self.text(half_space)
+        assert "16,16" in text or "16x16" in text
+        assert "32,32" not in text
+        assert "32x32" not in text
+
+    def test_products_ask_for_full_precision(self):
+        if keras.backend.backend() != "jax":
+            pytest.skip("only JAX sets the precision of a single product")
+        assert self.text(True).count("precision = [HIGHEST, HIGHEST]") == 2
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("options", "error", "words"),
+        [
+            ({"s": -1}, ValueError, "s=-1"),
+            ({"s": math.nan}, ValueError, "s=nan"),
+            ({"s": math.inf}, ValueError, "s=inf"),
+            ({"s": "2"}, TypeError, "s='2'"),
+            ({"s": None}, TypeError, "s=None"),
+            ({"distance": "cosine"}, ValueError, "distance='cosine'"),
+            ({"half_space": "yes"}, TypeError, "half_space='yes'"),
+            ({"softening": "none"}, ValueError, "softening='none'"),
+            ({"softening": -0.1}, ValueError, "softening=-0.1"),
+            ({"softening": 1.5}, ValueError, "softening=1.5"),
+            ({"softening": None}, TypeError, "softening=None"),
+        ],
+    )
+    def test_bad_arguments_are_named(self, options, error, words):
+        with pytest.raises(error) as raised:
+            hyperspherical_energy(normals(3, 4), **options)
+        assert str(raised.value).endswith(words)
+
+    def test_numbers_of_numpy_are_numbers(self):
+        kernel = normals(3, 4)
+        assert number(kernel, np.float32(1), groups=np.int64(2)) == number(kernel, 1.0, groups=2)
+
+    @given(kernels)
+    def test_lists_and_variables_are_kernels(self, kernel):
+        assume(np.all(np.isfinite(kernel)))
+        expected = number(kernel)
+        assert number(kernel.tolist()) == pytest.approx(expected, rel=1e-6)
+        assert number(keras.Variable(kernel)) == pytest.approx(expected, rel=1e-6)
