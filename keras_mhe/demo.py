@@ -132,7 +132,7 @@ def _verdict(difference: np.ndarray) -> str:
 def tabulate(baseline: list[dict[str, float]], regularized: list[dict[str, float]]) -> Table:
     """A row a figure: mean ± standard error over seeds, and the paired difference."""
     table = Table(
-        title=f"Test set, {len(baseline)} seeds, mean ± standard error",
+        title=f"Test set, mean ± standard error over seeds ({len(baseline)})",
         caption="Last column: unclear where the paired 95 % interval of the difference holds 0.",
     )
     table.add_column("", no_wrap=True)

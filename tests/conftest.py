@@ -29,8 +29,11 @@ def float64():
     """Lets JAX hold float64; the other backends always do."""
     if keras.backend.backend() == "jax":
         import jax
+        import jax.experimental
 
-        scope = jax.enable_x64(True)
+        # Where it lived before it was public.
+        enable = getattr(jax, "enable_x64", None) or jax.experimental.enable_x64
+        scope = enable(True)
     else:
         scope = nullcontext()
     with scope:

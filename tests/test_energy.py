@@ -366,7 +366,7 @@ hard_kernels = {
     "scales 1e-30 to 1e30": normals(8, 4) * [1e-30, 1e-10, 1, 1e30],
     "largest float32": 3e38 * np.sign(normals(8, 4)),
     "64 neurons in 2 dimensions": normals(2, 64),
-    "orthonormal": np.eye(6),
+    "orthonormal": np.eye(8, 4),
 }
 
 
