@@ -8,17 +8,22 @@ from typing import Any
 import keras
 
 
+def _integer(value: Any) -> int:
+    if isinstance(value, bool):
+        raise TypeError
+    return operator.index(value)
+
+
 def check_axes(
     neuron_axis: int | Sequence[int] | None, groups: int | None
 ) -> tuple[tuple[int, ...], int]:
     """Returns the neuron axes as a tuple and the number of groups; `None` is -1 and 1."""
     named: Any = -1 if neuron_axis is None else neuron_axis
-    listed = isinstance(named, Sequence) and not isinstance(named, str)
     try:
-        axes = tuple(operator.index(axis) for axis in (named if listed else [named]))
+        axes = tuple(map(_integer, named if isinstance(named, (list, tuple, range)) else [named]))
     except TypeError:
         raise TypeError(
-            "Invalid value for argument `neuron_axis`. Expected an integer, a sequence of "
+            "Invalid value for argument `neuron_axis`. Expected an integer, a list or tuple of "
             f"integers or None. Received: neuron_axis={neuron_axis!r}"
         ) from None
     if not axes or len(set(axes)) < len(axes):
@@ -27,7 +32,7 @@ def check_axes(
             f"twice. Received: neuron_axis={neuron_axis!r}"
         )
     try:
-        count = operator.index(1 if groups is None else groups)
+        count = _integer(1 if groups is None else groups)
     except TypeError:
         raise TypeError(
             "Invalid value for argument `groups`. Expected a positive integer or None. "

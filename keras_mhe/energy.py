@@ -2,6 +2,7 @@
 
 import functools
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from keras_mhe.axes import neuron_matrix
 
 # Softening never starts beyond this squared distance, however few the neurons.
 _WIDEST_FLOOR = 0.1
-# The angle's slope in the cosine is infinite at -1: below this it keeps one value.
+# Below this cosine the slope of the angle, infinite at -1, keeps one value.
 _LOWEST_COSINE = -1.0 + 1e-4
 # Neurons shorter than this share of the root mean square norm get no larger a gradient.
 _NORM_FLOOR = 0.01
@@ -33,22 +34,26 @@ def check_potential(
     )
 
 
-def check_nonnegative(value: float, name: str) -> float:
+def check_nonnegative(value: Any, name: str) -> float:
     """Returns a finite number, zero or more, as a float."""
-    if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.number)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
             f"Invalid value for argument `{name}`. Expected a number. Received: {name}={value!r}"
         )
-    if not 0 <= value < math.inf:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not 0 <= number < math.inf:
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected a finite number, zero or more. "
             f"Received: {name}={value!r}"
         )
-    return float(value)
+    return number
 
 
 def _check_distance(distance: str) -> str:
-    if distance not in ("euclidean", "angular"):
+    if not isinstance(distance, str) or distance not in ("euclidean", "angular"):
         raise ValueError(
             'Invalid value for argument `distance`. Expected "euclidean" or "angular". '
             f"Received: distance={distance!r}"
@@ -66,9 +71,9 @@ def _check_flag(value: bool, name: str) -> bool:
 
 
 def _check_softening(softening: float | str) -> float | str:
-    if softening == "auto":
-        return "auto"
     if isinstance(softening, str):
+        if softening == "auto":
+            return softening
         raise ValueError(
             'Invalid value for argument `softening`. Expected "auto" or a distance below sqrt(2). '
             f"Received: softening={softening!r}"
@@ -138,9 +143,8 @@ class Potential:
     """The energy of a pair of neurons as a function of their cosine.
 
     `f(c) = (2 - 2c)^(-s/2)`, for `s = 0` `-log(2 - 2c) / 2`; angular with `arccos(c)` in place of
-    the distance `sqrt(2 - 2c)`. In half space a pair stands for four: `f(c) + f(-c)`. Where the
-    neurons (in half space, or one and the other's mirror image) are nearer than the squared
-    distance `floor`, it goes on as its tangent in `c`: finite and repulsive.
+    the distance `sqrt(2 - 2c)`. Below the squared distance `floor` it goes on as its tangent in
+    `c`: finite and repulsive. In half space a pair stands for four points: `f(c) + f(-c)`.
 
     Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", sections 3.1-3.3.
     """
@@ -156,34 +160,42 @@ class Potential:
         farthest = math.pi if self.angular else 2.0
         return -math.log(farthest) if self.s == 0 else farthest**-self.s
 
+    @property
+    def _lowest_cosine(self) -> float:
+        """Where the angle's slope in the cosine, infinite at -1, is held."""
+        if not self.half_space:
+            return _LOWEST_COSINE
+        # Here it is the pull of a mirror image on a neuron that meets the other: it must stay
+        # below the softened push, of which this leaves it a share of at most 0.71.
+        angle = math.acos(1.0 - self.floor / 2)
+        share = (angle / math.pi) ** (self.s + 1) * math.sin(angle)
+        return max(_LOWEST_COSINE, share**2 - 1.0)
+
     def __call__(self, cosine: Any) -> tuple[Any, Any]:
         """Values and slopes in the cosine, elementwise."""
-        x = ops.abs(cosine) if self.half_space else cosine
-        held = ops.minimum(x, 1.0 - self.floor / 2)
-        value, slope = (self._angular if self.angular else self._euclidean)(held)
-        value = value + slope * (x - held)
-        return value, ops.where(cosine < 0, -slope, slope) if self.half_space else slope
+        x = ops.abs(cosine)
+        acute = _arccosine(ops.minimum(x, 1.0)) if self.angular else None
+        if not self.half_space:
+            return self._pair_of_points(cosine, acute)
+        value, slope = self._pair_of_points(x, acute)
+        mirrored_value, mirrored_slope = self._pair_of_points(-x, acute)
+        slope = slope - mirrored_slope
+        return value + mirrored_value, ops.where(cosine < 0, -slope, slope)
 
-    def _euclidean(self, cosine: Any) -> tuple[Any, Any]:
-        value, force = _riesz(2.0 - 2.0 * cosine, self.s / 2)
-        if self.half_space:
-            mirrored, opposed = _riesz(2.0 + 2.0 * cosine, self.s / 2)
-            value, force = value + mirrored, force - opposed
-        # The logarithm of the distance is half that of its square.
-        return (value / 2, force) if self.s == 0 else (value, 2.0 * force)
-
-    def _angular(self, cosine: Any) -> tuple[Any, Any]:
-        acute = _arccosine(ops.minimum(ops.abs(cosine), 1.0))
-        if self.half_space:
-            value, force = _riesz(acute, self.s)
-            mirrored, opposed = _riesz(math.pi - acute, self.s)
-            value, force = value + mirrored, force - opposed
-        else:
-            angle = ops.where(cosine < 0, math.pi - acute, acute)
+    def _pair_of_points(self, cosine: Any, acute: Any) -> tuple[Any, Any]:
+        edge, lowest = 1.0 - self.floor / 2, self._lowest_cosine
+        held = ops.minimum(cosine, edge)
+        if self.angular:
+            angle = ops.maximum(ops.where(cosine < 0, math.pi - acute, acute), math.acos(edge))
             value, _ = _riesz(angle, self.s)
-            cosine = ops.maximum(cosine, _LOWEST_COSINE)
-            _, force = _riesz(ops.minimum(angle, math.acos(_LOWEST_COSINE)), self.s)
-        return value, force / ops.sqrt((1.0 - cosine) * (1.0 + cosine))
+            _, force = _riesz(ops.minimum(angle, math.acos(lowest)), self.s)
+            inside = ops.maximum(held, lowest)
+            slope = force / ops.sqrt((1.0 - inside) * (1.0 + inside))
+        else:
+            value, force = _riesz(2.0 - 2.0 * held, self.s / 2)
+            # The logarithm of the distance is half that of its square.
+            value, slope = (value / 2, force) if self.s == 0 else (value, 2.0 * force)
+        return value + slope * (cosine - held), slope
 
 
 def _unit_neurons(matrix: Any) -> tuple[Any, Any]:
@@ -195,20 +207,23 @@ def _unit_neurons(matrix: Any) -> tuple[Any, Any]:
     # Scales whose reciprocals are normal numbers: XLA multiplies by these and flushes others.
     tiny, huge = float(limits.tiny), float(limits.max) / 8
     largest = ops.max(ops.abs(matrix), axis=-2, keepdims=True)
-    zero = largest < tiny
-    scale = ops.clip(largest, tiny, huge)
+    scale = ops.where(largest < tiny, 1.0, ops.minimum(largest, huge))
     # Entries near 1, so that their squares neither overflow nor vanish.
-    matrix = ops.where(zero, 0.0, matrix) / scale
-    norm = ops.sqrt(ops.sum(ops.square(matrix), axis=-2, keepdims=True))
-    unit = matrix / ops.where(zero, 1.0, norm)
+    matrix = matrix / scale
+    square = ops.sum(ops.square(matrix), axis=-2, keepdims=True)
+    # Told by the sum, in which a NaN shows: XLA's maximum of nothing but NaN is -inf.
+    zero = square == 0.0
+    norm = ops.sqrt(ops.where(zero, 1.0, square))
+    unit = matrix / norm
 
     # A floor under the norms keeps a short neuron from being thrown far by one step.
-    top = ops.max(scale)
-    norm = norm * (scale / top)
+    top = ops.clip(ops.max(largest), tiny, huge)
+    norm = ops.where(zero, 0.0, norm) * (scale / top)
     # Not `ops.mean`, which rounds float64 to float32 on JAX.
     mean_square = ops.sum(ops.square(norm) / math.prod(norm.shape))
-    norm = ops.maximum(norm, _NORM_FLOOR * ops.sqrt(mean_square))
-    return unit, ops.where(zero, 0.0, 1.0 / ops.maximum(norm * top, tiny))
+    floor = _NORM_FLOOR * ops.sqrt(ops.maximum(mean_square, tiny))
+    reciprocal = 1.0 / ops.maximum(ops.maximum(norm, floor) * top, tiny)
+    return unit, ops.where(zero, 0.0, reciprocal)
 
 
 def value_and_gradient(matrix: Any, potential: Potential) -> tuple[Any, Any]:
@@ -246,8 +261,7 @@ def value_and_gradient(matrix: Any, potential: Potential) -> tuple[Any, Any]:
 
 @functools.lru_cache(maxsize=256)
 def _compiled_energy(shape: tuple[int, ...], dtype: str, potential: Potential) -> Any:
-    # One program a shape: a shared one would warn of retracing in models of many layers.
-    return compiled(lambda matrix: value_and_gradient(matrix, potential))
+    return compiled(lambda matrix: value_and_gradient(matrix, potential), shape, dtype)
 
 
 def _energy(matrix: Any, potential: Potential) -> Any:
@@ -302,7 +316,8 @@ def hyperspherical_energy(
         softening: Euclidean distance below which the potential goes on as a straight line in the
             cosine, so that forces stay finite. `"auto"` depends on how crowded the sphere is and
             is never more than 0.32; 0 asks for the singular potential, down to the distance that
-            rounding still resolves.
+            rounding still resolves. The slope of angles near 180 degrees, infinite in the cosine,
+            is held as well: only there the gradient is not the derivative of the value.
 
     Returns:
         Scalar tensor, without unit.

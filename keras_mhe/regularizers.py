@@ -133,9 +133,10 @@ class MHE(_Addable):
         self.s, self.distance, self.half_space, self.softening = check_potential(
             s, distance, half_space, softening
         )
-        check_axes(neuron_axis, groups)
-        self.neuron_axis = neuron_axis
-        self.groups = groups
+        axes, count = check_axes(neuron_axis, groups)
+        # A list, as JSON has it, and not the caller's, who may change it.
+        self.neuron_axis = list(axes) if isinstance(neuron_axis, Sequence) else neuron_axis
+        self.groups = None if groups is None else count
 
     def __call__(self, kernel: Any) -> Any:
         energy = hyperspherical_energy(
@@ -150,13 +151,12 @@ class MHE(_Addable):
         return _as_loss(self.factor * energy)
 
     def get_config(self) -> dict[str, Any]:
-        axes = self.neuron_axis
         return {
             "factor": self.factor,
             "s": self.s,
             "distance": self.distance,
             "half_space": self.half_space,
-            "neuron_axis": list(axes) if isinstance(axes, Sequence) else axes,
+            "neuron_axis": self.neuron_axis,
             "groups": self.groups,
             "softening": self.softening,
         }

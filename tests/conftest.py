@@ -29,11 +29,13 @@ def float64():
     """Lets JAX hold float64; the other backends always do."""
     if keras.backend.backend() == "jax":
         import jax
-        import jax.experimental
 
-        # Where it lived before it was public.
-        enable = getattr(jax, "enable_x64", None) or jax.experimental.enable_x64
-        scope = enable(True)
+        if hasattr(jax, "enable_x64"):
+            scope = jax.enable_x64(True)
+        else:  # where it lived before it was public
+            from jax.experimental import enable_x64
+
+            scope = enable_x64(True)
     else:
         scope = nullcontext()
     with scope:

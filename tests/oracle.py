@@ -26,38 +26,16 @@ def potential_slope(cosine: float, s: float, distance: str) -> float:
     return (after - before) / (2 * step)
 
 
-def pair_energy(p: np.ndarray, q: np.ndarray, s: float, distance: str) -> float:
-    """Energy of two points."""
+def pair_energy(p: np.ndarray, q: np.ndarray, s: float, distance: str, floor: float) -> float:
+    """Energy of two points, continued along its tangent where they are nearer than the floor."""
     gap = np.linalg.norm(p - q)
+    if gap**2 < floor:
+        edge, step = 1 - floor / 2, 1e-5 * floor
+        after, before = (potential(edge + h, s, distance) for h in (step, -step))
+        return potential(edge, s, distance) + (after - before) / (2 * step) * (p @ q - edge)
     # Exact for opposite points too, where the arccosine of a rounded cosine is not.
     length = gap if distance == "euclidean" else 2 * np.arctan2(gap, np.linalg.norm(p + q))
     return -np.log(length) if s == 0 else length**-s
-
-
-def softened(
-    u: np.ndarray, v: np.ndarray, s: float, distance: str, half_space: bool, floor: float
-) -> float:
-    """Energy of two neurons, in half space of their four pairs of points, both orders once.
-
-    Continued along its tangent in the cosine where a pair of points is nearer than the floor.
-    """
-
-    def pairs(u, v):
-        energy = pair_energy(u, v, s, distance)
-        return energy + pair_energy(u, -v, s, distance) if half_space else energy
-
-    cosine = u @ v
-    if half_space and cosine < 0:
-        v, cosine = -v, -cosine
-    edge = 1 - floor / 2
-    if cosine <= edge:
-        return pairs(u, v)
-
-    def at(cosine):
-        return pairs(np.array([1.0, 0.0]), np.array([cosine, np.sqrt(1 - cosine**2)]))
-
-    step = 1e-5 * floor
-    return at(edge) + (at(edge + step) - at(edge - step)) / (2 * step) * (cosine - edge)
 
 
 def energy(
@@ -70,18 +48,16 @@ def energy(
     """Mean over the ordered pairs of the neurons (columns), or of them and their images."""
     points = np.asarray(matrix, "float64")
     points = points / np.linalg.norm(points, axis=0)
-    n = points.shape[1]
-    total = sum(
-        softened(points[:, i], points[:, j], s, distance, half_space, floor)
-        for i in range(n)
-        for j in range(n)
+    if half_space:
+        points = np.concatenate([points, -points], axis=1)
+    count = points.shape[1]
+    pairs = [
+        pair_energy(points[:, i], points[:, j], s, distance, floor)
+        for i in range(count)
+        for j in range(count)
         if i != j
-    )
-    if not half_space:
-        return total / (n * (n - 1)) if n > 1 else 0.0
-    # Four ordered pairs of points for two of neurons, and the neurons with their own images.
-    own = sum(pair_energy(points[:, i], -points[:, i], s, distance) for i in range(n))
-    return 2 * (total + own) / (2 * n * (2 * n - 1))
+    ]
+    return float(np.mean(pairs)) if pairs else 0.0
 
 
 def gradient(matrix: np.ndarray, step: float = 1e-5, **options) -> np.ndarray:

@@ -1,8 +1,5 @@
 """The command line, as a user types it."""
 
-import subprocess
-import sys
-
 import pytest
 from typer.testing import CliRunner
 
@@ -12,19 +9,14 @@ from keras_mhe.cli import app
 
 def test_demo_trains_prints_and_draws(tmp_path):
     folder = tmp_path / "new" / "folder"
-    options = ["--seeds", "1", "--epochs", "2", "--factor", "3", "--s", "0", "--output", folder]
-    result = subprocess.run(
-        [sys.executable, "-m", "keras_mhe", "demo", *options],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert "280 training images" in result.stdout
+    options = ["--seeds", "1", "--epochs", "2", "--factor", "3", "--s", "0"]
+    result = CliRunner().invoke(app, ["demo", *options, "--output", str(folder)])
+    assert result.exit_code == 0, result.output
+    assert "280 training images" in result.output
     for words in ("balanced accuracy", "3 rarest", "smallest angle", "energy (s=0)", "one seed"):
-        assert words in result.stdout
+        assert words in result.output
     assert (folder / "sphere.png").read_bytes().startswith(b"\x89PNG")
-    assert str(folder / "sphere.png") in result.stdout
+    assert str(folder / "sphere.png") in result.output
 
 
 def test_help_names_every_option():

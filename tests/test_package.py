@@ -2,31 +2,55 @@
 
 import doctest
 import importlib
+import json
 import pkgutil
 import subprocess
 import sys
 from importlib.metadata import entry_points, requires, version
 from pathlib import Path
 
+import keras
 import pytest
 
 import keras_mhe
+from keras_mhe import MHE, HalfSpaceMHE
 
 modules = [f"keras_mhe.{m.name}" for m in pkgutil.iter_modules(keras_mhe.__path__)]
 
 
-def test_importing_stays_light():
-    heavy = {"matplotlib", "sklearn", "typer", "pandas", "hypothesis"}
+@pytest.fixture(scope="module")
+def fresh_process(tmp_path_factory):
+    """What a new interpreter says: heavy modules that importing loads, losses of a saved model."""
+    path = str(tmp_path_factory.mktemp("saved") / "model.keras")
+    regularizer = HalfSpaceMHE(1.0) + keras.regularizers.L2(5e-4)
+    layers = [
+        keras.layers.Conv2D(6, 3, kernel_regularizer=regularizer),
+        keras.layers.Dense(4, kernel_regularizer=MHE(10.0, s=0)),
+    ]
+    model = keras.Sequential([keras.Input((8, 8, 2)), *layers])
+    model.save(path)
     program = (
-        "import keras, sys\n"
+        "import json, sys\n"
+        "import keras\n"
         "before = set(sys.modules)\n"
         "import keras_mhe\n"
-        f"print({heavy!r} & (set(sys.modules) - before))"
+        "loaded = set(sys.modules) - before\n"
+        "heavy = {'matplotlib', 'pandas', 'scipy', 'sklearn', 'typer'} & loaded\n"
+        "model = keras.models.load_model(sys.argv[1])\n"
+        "print(json.dumps({'heavy': sorted(heavy), 'losses': [float(x) for x in model.losses]}))"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert result.stdout.splitlines()[-1] == "set()"
+    run = [sys.executable, "-c", program, path]
+    result = subprocess.run(run, capture_output=True, text=True, check=True)
+    return json.loads(result.stdout.splitlines()[-1]), [float(x) for x in model.losses]
+
+
+def test_importing_stays_light(fresh_process):
+    assert fresh_process[0]["heavy"] == []
+
+
+def test_a_fresh_process_loads_models_after_importing_the_package(fresh_process):
+    said, losses = fresh_process
+    assert said["losses"] == losses
 
 
 def test_base_dependencies_are_keras_and_numpy():
