@@ -2,7 +2,8 @@
 
 from keras_mhe.energy import hyperspherical_energy
 from keras_mhe.regularizers import MHE, HalfSpaceMHE
+from keras_mhe.sampling import class_energy
 
 __version__ = "0.1.0"
 
-__all__ = ["MHE", "HalfSpaceMHE", "__version__", "hyperspherical_energy"]
+__all__ = ["MHE", "HalfSpaceMHE", "__version__", "class_energy", "hyperspherical_energy"]

@@ -7,15 +7,37 @@ from typing import Any
 import keras
 
 
+def on_cpu() -> bool:
+    """Whether tensors live on a CPU, as far as the backend tells; True where it does not."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return not tf.config.list_logical_devices("GPU")
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() == "cpu"
+    return True
+
+
+def seed_dtype() -> str:
+    """The integers that the backend's random numbers take as a seed."""
+    return "uint32" if keras.backend.backend() == "jax" else "int32"
+
+
 def compiled(
-    function: Callable[[Any], Any], shape: tuple[int, ...], dtype: str
-) -> Callable[[Any], Any]:
-    """Compiles a function of one tensor with XLA, whatever compiles the model around it.
+    function: Callable[..., Any], *specs: tuple[tuple[int | None, ...], str]
+) -> Callable[..., Any]:
+    """Compiles a function of tensors with XLA, whatever compiles the model around it.
 
     Products inside keep the precision of their operands: hardware that would round float32 to
     fewer bits loses the small distances an energy is made of. (TensorFlow offers that choice
     for the whole process only, as `tf.config.experimental.enable_tensor_float_32_execution`.)
     Without XLA (PyTorch) the function comes back as it is.
+
+    Args:
+        function: function of as many tensors as there are specs.
+        specs: shape and dtype of each tensor.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -24,13 +46,13 @@ def compiled(
         xla = platform.system() != "Darwin" or not tf.config.list_physical_devices("GPU")
         program = tf.function(function, jit_compile=xla, autograph=False)
         # The one trace: TensorFlow warns of retracing where like functions of many layers meet.
-        return program.get_concrete_function(tf.TensorSpec(shape, dtype))
+        return program.get_concrete_function(*[tf.TensorSpec(*spec) for spec in specs])
     if keras.backend.backend() == "jax":
         import jax
 
-        def precise(tensor: Any) -> Any:
+        def precise(*tensors: Any) -> Any:
             with jax.default_matmul_precision("highest"):
-                return function(tensor)
+                return function(*tensors)
 
         return jax.jit(precise)
     return function

@@ -14,6 +14,18 @@ def _integer(value: Any) -> int:
     return operator.index(value)
 
 
+def check_integer(value: Any, name: str, least: int, what: str) -> int:
+    """Returns an integer of at least `least`, or says that the argument expects `what`."""
+    message = f"Invalid value for argument `{name}`. Expected {what}. Received: {name}={value!r}"
+    try:
+        number = _integer(value)
+    except TypeError:
+        raise TypeError(message) from None
+    if number < least:
+        raise ValueError(message)
+    return number
+
+
 def check_axes(
     neuron_axis: int | Sequence[int] | None, groups: int | None
 ) -> tuple[tuple[int, ...], int]:
@@ -31,18 +43,9 @@ def check_axes(
             "Invalid value for argument `neuron_axis`. Expected at least one axis and none "
             f"twice. Received: neuron_axis={neuron_axis!r}"
         )
-    try:
-        count = _integer(1 if groups is None else groups)
-    except TypeError:
-        raise TypeError(
-            "Invalid value for argument `groups`. Expected a positive integer or None. "
-            f"Received: groups={groups!r}"
-        ) from None
-    if count < 1:
-        raise ValueError(
-            "Invalid value for argument `groups`. Expected a positive integer or None. "
-            f"Received: groups={groups!r}"
-        )
+    count = check_integer(
+        1 if groups is None else groups, "groups", least=1, what="a positive integer or None"
+    )
     return axes, count
 
 

@@ -6,7 +6,9 @@ from typing import Any
 import keras
 
 from keras_mhe.axes import check_axes
-from keras_mhe.energy import check_nonnegative, check_potential, hyperspherical_energy
+from keras_mhe.energy import hyperspherical_energy
+from keras_mhe.potentials import check_nonnegative, check_potential
+from keras_mhe.sampling import check_sample, sampled_energy
 
 
 def _as_loss(value: Any) -> Any:
@@ -99,6 +101,10 @@ class MHE(_Addable):
             for Dense and Conv. Transposed convolutions: -2; Embedding: 0.
         groups: number of equal, contiguous groups of neurons which compete only among
             themselves: the `groups` of a convolution, 4 for an LSTM, 3 for a GRU. `None` is 1.
+        sample: at every step, neurons meet only within random groups of so many, drawn anew as
+            soon as the kernel has changed. The loss is an unbiased estimate in time and memory
+            `O(N * sample)`: for layers of tens of thousands of neurons. `None`, or a number not
+            below that of the neurons: all pairs, exactly.
         softening: distance below which the potential goes on as a straight line in the cosine, so
             that training does not blow up; `"auto"`, or 0 for the singular potential.
 
@@ -127,6 +133,7 @@ class MHE(_Addable):
         half_space: bool = False,
         neuron_axis: int | Sequence[int] | None = None,
         groups: int | None = None,
+        sample: int | None = None,
         softening: float | str = "auto",
     ) -> None:
         self.factor = check_nonnegative(factor, "factor")
@@ -137,17 +144,20 @@ class MHE(_Addable):
         # A list, as JSON has it, and not the caller's, who may change it.
         self.neuron_axis = list(axes) if isinstance(neuron_axis, Sequence) else neuron_axis
         self.groups = None if groups is None else count
+        self.sample = check_sample(sample)
 
     def __call__(self, kernel: Any) -> Any:
-        energy = hyperspherical_energy(
-            kernel,
-            self.s,
-            distance=self.distance,
-            half_space=self.half_space,
-            neuron_axis=self.neuron_axis,
-            groups=self.groups,
-            softening=self.softening,
-        )
+        options: dict[str, Any] = {
+            "distance": self.distance,
+            "half_space": self.half_space,
+            "neuron_axis": self.neuron_axis,
+            "groups": self.groups,
+            "softening": self.softening,
+        }
+        if self.sample is None:
+            energy = hyperspherical_energy(kernel, self.s, **options)
+        else:
+            energy = sampled_energy(kernel, self.sample, self.s, **options)
         return _as_loss(self.factor * energy)
 
     def get_config(self) -> dict[str, Any]:
@@ -158,6 +168,7 @@ class MHE(_Addable):
             "half_space": self.half_space,
             "neuron_axis": self.neuron_axis,
             "groups": self.groups,
+            "sample": self.sample,
             "softening": self.softening,
         }
 
@@ -190,6 +201,7 @@ class HalfSpaceMHE(MHE):
         distance: str = "euclidean",
         neuron_axis: int | Sequence[int] | None = None,
         groups: int | None = None,
+        sample: int | None = None,
         softening: float | str = "auto",
     ) -> None:
         super().__init__(
@@ -199,6 +211,7 @@ class HalfSpaceMHE(MHE):
             half_space=True,
             neuron_axis=neuron_axis,
             groups=groups,
+            sample=sample,
             softening=softening,
         )
 

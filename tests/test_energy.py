@@ -8,54 +8,19 @@ import keras
 import numpy as np
 import oracle
 import pytest
-from differentiate import value_and_gradient
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from probes import (
+    DISTANCES,
+    SPACES,
+    normals,
+    number,
+    on_every_potential,
+    second_slopes,
+    slopes,
+)
 
-from keras_mhe import energy, hyperspherical_energy
-
-POWERS = [0, 1, 2, 2.5]
-DISTANCES = ["euclidean", "angular"]
-SPACES = [False, True]
-
-
-def on_every_potential(test):
-    test = pytest.mark.parametrize("s", POWERS)(test)
-    test = pytest.mark.parametrize("distance", DISTANCES)(test)
-    return pytest.mark.parametrize("half_space", SPACES)(test)
-
-
-def normals(*shape, seed=0, dtype="float32"):
-    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
-
-
-def number(kernel, *args, **options):
-    return float(keras.ops.convert_to_numpy(hyperspherical_energy(kernel, *args, **options)))
-
-
-def slopes(kernel, *args, **options):
-    return value_and_gradient(lambda k: hyperspherical_energy(k, *args, **options), kernel)
-
-
-def second_slopes(kernel, **options):
-    """The squared length of the gradient, and the gradient of that."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        def gradient(k):
-            with tf.GradientTape() as tape:
-                tape.watch(k)
-                value = hyperspherical_energy(k, **options)
-            return tape.gradient(value, k)
-
-    elif keras.backend.backend() == "jax":
-        import jax
-
-        gradient = jax.grad(lambda k: hyperspherical_energy(k, **options))
-    else:
-        pytest.skip("Keras does not differentiate custom gradients twice on this backend")
-    return value_and_gradient(lambda k: keras.ops.sum(gradient(k) ** 2), kernel)
-
+from keras_mhe import hyperspherical_energy
 
 kernels = st.builds(normals, st.just(3), st.just(5), seed=st.integers(0, 2**32 - 1))
 potentials = st.sampled_from(
@@ -271,88 +236,6 @@ class TestInvariants:
         np.testing.assert_allclose(gradient, 0, atol=1e-7)
 
 
-def pair(angle, n=2, dtype="float32"):
-    """Two neurons at an angle in the plane, and n - 2 more."""
-    angles = np.concatenate([[0, angle], np.linspace(1.5, 4.5, n - 2)])
-    return np.stack([np.cos(angles), np.sin(angles)]).astype(dtype)
-
-
-class TestSoftening:
-    """Exact above the floor, a straight line in the cosine below it."""
-
-    @given(st.integers(1, 2000), st.integers(1, 5000))
-    def test_auto_is_the_floor_of_the_definition(self, points, dimension):
-        got = energy._softening_floor("auto", points, dimension, "float64")
-        assert got == pytest.approx(oracle.auto_floor(points, min(dimension, 300)), rel=1e-6) or (
-            dimension > 300 and got == 0.1
-        )
-
-    @pytest.mark.parametrize("distance", DISTANCES)
-    @pytest.mark.parametrize("s", POWERS)
-    def test_line_below_the_floor(self, s, distance, float64):
-        floor = 0.25
-        cosines = [1 - floor / 2, 0.9, 0.95, 1.0]
-        kernels = [pair(math.acos(c), dtype="float64") for c in cosines]
-        values = [number(k, s, distance=distance, softening=0.5) for k in kernels]
-        assert values[0] == pytest.approx(oracle.potential(cosines[0], s, distance))
-        steps = np.diff(values) / np.diff(cosines)
-        slope = oracle.potential_slope(cosines[0], s, distance)
-        np.testing.assert_allclose(steps, slope, rtol=1e-6)
-
-    @pytest.mark.parametrize("half_space", SPACES)
-    @pytest.mark.parametrize("distance", DISTANCES)
-    @pytest.mark.parametrize("softening", ["auto", 0.1, 1.0, 1.4])
-    def test_convex_and_repulsive(self, softening, distance, half_space, float64):
-        cosines = np.linspace(-0.999, 1, 201)
-        potential = energy.Potential(
-            2.0,
-            distance == "angular",
-            half_space,
-            energy._softening_floor(softening, 4, 2, "float64"),
-        )
-        value, slope = (
-            keras.ops.convert_to_numpy(x) for x in potential(keras.ops.convert_to_tensor(cosines))
-        )
-        assert np.all(np.isfinite(value))
-        if distance == "euclidean":  # the angular potential is not convex in the cosine
-            assert np.all(np.diff(slope) >= -1e-12)
-        if half_space:
-            assert np.all(slope[cosines > 1e-9] > 0)
-            assert np.all(slope[cosines < -1e-9] < 0)
-        else:
-            assert np.all(slope > 0)
-
-    def test_the_slope_is_the_derivative_of_the_value(self, float64):
-        for s in POWERS:
-            for angular in (False, True):
-                for half_space in SPACES:
-                    potential = energy.Potential(float(s), angular, half_space, 0.3)
-                    # The slope of the angle is held beyond.
-                    cosines = np.linspace(-0.95, 0.95, 50)
-                    ends = [
-                        keras.ops.convert_to_numpy(potential(keras.ops.convert_to_tensor(c))[0])
-                        for c in (cosines - 1e-6, cosines + 1e-6)
-                    ]
-                    slope = potential(keras.ops.convert_to_tensor(cosines))[1]
-                    expected = (ends[1] - ends[0]) / 2e-6
-                    np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-7)
-
-    def test_angular_slope_at_opposite_neurons_is_held(self, float64):
-        potential = energy.Potential(1.0, True, False, 0.1)
-        at, beyond = (
-            float(potential(keras.ops.convert_to_tensor(np.array(c)))[1]) for c in (-1 + 1e-4, -1.0)
-        )
-        assert beyond == pytest.approx(at)
-        assert at == pytest.approx(oracle.potential_slope(-1 + 1e-4, 1, "angular"), rel=1e-3)
-        opposite = np.array([[1.0, -1.0], [0.0, 0.0]])
-        assert number(opposite, 1, distance="angular") == pytest.approx(1 / math.pi)
-
-    def test_zero_asks_for_the_singular_potential(self, float64):
-        kernel = pair(1e-3, dtype="float64")
-        assert number(kernel, 2, softening=0) == pytest.approx(1e6, rel=1e-6)
-        assert number(kernel, 2) < 50
-
-
 hard_kernels = {
     "zero neurons": np.zeros((8, 4)),
     "one zero neuron": normals(8, 4) * [0, 1, 1, 1],
@@ -463,43 +346,6 @@ class TestThomson:
             optimizer.apply([keras.ops.convert_to_tensor(gradient)], [kernel])
         pairs = charges * (charges - 1) / 2
         assert number(kernel, 1) * pairs == pytest.approx(known, rel=1e-3)
-
-
-class TestProgram:
-    """What XLA is given: two products, whatever the space, and full precision."""
-
-    def text(self, half_space):
-        potential = energy.Potential(2.0, False, half_space, 0.1)
-        kernel = keras.ops.convert_to_tensor(normals(32, 16))
-        if keras.backend.backend() == "tensorflow":
-            import tensorflow as tf
-
-            @tf.function(jit_compile=True)
-            def program(kernel):
-                return energy.value_and_gradient(kernel, potential)
-
-            return program.experimental_get_compiler_ir(kernel)(stage="hlo")
-        if keras.backend.backend() == "jax":
-            program = energy._compiled_energy(kernel.shape, "float32", potential)
-            return program.lower(kernel).as_text()
-        pytest.skip("only TensorFlow and JAX compile by XLA")
-
-    @pytest.mark.parametrize("half_space", SPACES)
-    def test_value_and_gradient_take_two_products(self, half_space):
-        text = self.text(half_space)
-        assert text.count(" dot(") + text.count("stablehlo.dot_general") == 2
-
-    @pytest.mark.parametrize("half_space", SPACES)
-    def test_mirror_images_are_never_built(self, half_space):
-        text = self.text(half_space)
-        assert "16,16" in text or "16x16" in text
-        assert "32,32" not in text
-        assert "32x32" not in text
-
-    def test_products_ask_for_full_precision(self):
-        if keras.backend.backend() != "jax":
-            pytest.skip("only JAX sets the precision of a single product")
-        assert self.text(True).count("precision = [HIGHEST, HIGHEST]") == 2
 
 
 class TestArguments:

@@ -1,0 +1,181 @@
+"""The energy of all pairs of neurons and its gradient, by one matrix or by panels of it."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mhe._backend import on_cpu
+from keras_mhe.potentials import Potential
+
+# Neurons shorter than this share of the root mean square norm get no larger a gradient.
+_NORM_FLOOR = 0.01
+# Up to so many neurons one matrix is as quick as panels of it, and so wide are the panels:
+# measured on a CPU, where a panel should fit into its caches.
+_CPU_MATRIX, _CPU_PANEL = 1408, 704
+# Elsewhere a panel must keep the device busy: its size is chosen by memory, not measured.
+_DEVICE_MATRIX, _DEVICE_PANEL = 16384, 8192
+
+
+def unit_neurons(matrix: Any) -> tuple[Any, Any]:
+    """The neurons on the sphere, and the reciprocal norms that scale their gradient.
+
+    Both are finite whatever the norms, and zero for a neuron of norm zero.
+    """
+    limits = np.finfo(keras.backend.standardize_dtype(matrix.dtype))
+    # Scales whose reciprocals are normal numbers: XLA multiplies by these and flushes others.
+    tiny, huge = float(limits.tiny), float(limits.max) / 8
+    largest = ops.max(ops.abs(matrix), axis=-2, keepdims=True)
+    scale = ops.where(largest < tiny, 1.0, ops.minimum(largest, huge))
+    # Entries near 1, so that their squares neither overflow nor vanish.
+    matrix = matrix / scale
+    square = ops.sum(ops.square(matrix), axis=-2, keepdims=True)
+    # Told by the sum, in which a NaN shows: XLA's maximum of nothing but NaN is -inf.
+    zero = square == 0.0
+    norm = ops.sqrt(ops.where(zero, 1.0, square))
+    unit = matrix / norm
+
+    # A floor under the norms keeps a short neuron from being thrown far by one step.
+    top = ops.clip(ops.max(largest), tiny, huge)
+    norm = ops.where(zero, 0.0, norm) * (scale / top)
+    # Not `ops.mean`, which rounds float64 to float32 on JAX.
+    mean_square = ops.sum(ops.square(norm) / math.prod(norm.shape))
+    floor = _NORM_FLOOR * ops.sqrt(ops.maximum(mean_square, tiny))
+    reciprocal = 1.0 / ops.maximum(ops.maximum(norm, floor) * top, tiny)
+    return unit, ops.where(zero, 0.0, reciprocal)
+
+
+def gradient_from_pull(unit: Any, reciprocal: Any, pull: Any, weight: Any) -> Any:
+    """The gradient in the neurons from that in their directions: what turns them is left of it."""
+    tangent = pull - unit * ops.sum(unit * pull, axis=-2, keepdims=True)
+    return tangent * (reciprocal * weight)
+
+
+def _by_matrix(unit: Any, potential: Potential) -> tuple[Any, Any]:
+    n = unit.shape[-1]
+    value, slope = potential(ops.matmul(ops.swapaxes(unit, -1, -2), unit))
+    index = ops.arange(n)
+    distinct = index[:, None] != index[None, :]
+    sums = ops.sum(ops.where(distinct, value, 0.0), axis=-2)
+    return sums, ops.matmul(unit, ops.where(distinct, slope, 0.0))
+
+
+def _by_panels(unit: Any, potential: Potential, width: int) -> tuple[Any, Any]:
+    """Walks the panels i <= j of the N x N matrix in two loops, and keeps none of them."""
+    *batch, _, n = unit.shape
+    count = -(-n // width)
+    # All panels equally wide, and a multiple of what the hardware likes.
+    width = -(-n // (16 * count)) * 16
+    margin = [(0, 0)] * (len(batch) + 1) + [(0, count * width - n)]
+    neurons = ops.pad(unit, margin)
+    index = ops.arange(width)
+
+    def start(i: Any) -> tuple[Any, ...]:
+        # Of one integer type: JAX asks for that.
+        return (*[i * 0] * (len(batch) + 1), i * width)
+
+    def panel(array: Any, i: Any) -> Any:
+        return ops.slice(array, start(i), (*array.shape[:-1], width))
+
+    def add(array: Any, i: Any, change: Any) -> Any:
+        return ops.slice_update(array, start(i), panel(array, i) + change)
+
+    def products(i: Any, j: Any) -> tuple[Any, Any, Any, Any]:
+        left, right = panel(neurons, i), panel(neurons, j)
+        return left, right, *potential(ops.matmul(ops.swapaxes(left, -1, -2), right))
+
+    def within(i: Any, carry: Any) -> Any:
+        sums, pull = carry
+        left, _, value, slope = products(i, i)
+        distinct = index[:, None] != index[None, :]
+        # Not the zeros that fill the last panel up.
+        true = ops.logical_and(distinct, (i * width + index < n)[:, None])
+        sums = add(sums, i, ops.sum(ops.where(true, value, 0.0), axis=-2, keepdims=True))
+        return sums, add(pull, i, ops.matmul(left, ops.where(distinct, slope, 0.0)))
+
+    first, second = (ops.convert_to_tensor(x, "int32") for x in np.triu_indices(count, k=1))
+
+    def between(k: Any, carry: Any) -> Any:
+        sums, pull = carry
+        i, j = first[k], second[k]
+        left, right, value, slope = products(i, j)
+        # A pair stands for both its orders. Zeros are in columns only, of which we drop the sums.
+        sums = add(sums, j, 2.0 * ops.sum(value, axis=-2, keepdims=True))
+        pull = add(pull, j, ops.matmul(left, slope))
+        return sums, add(pull, i, ops.matmul(right, ops.swapaxes(slope, -1, -2)))
+
+    carry = (ops.zeros_like(neurons[..., :1, :]), ops.zeros_like(neurons))
+    carry = ops.fori_loop(0, count, within, carry)
+    sums, pull = ops.fori_loop(0, count * (count - 1) // 2, between, carry)
+    sums = ops.where(ops.arange(count * width) < n, sums, 0.0)
+    # Each panel's own sum first: one float32 sum over all neurons would lose digits.
+    sums = ops.sum(ops.reshape(sums, (-1, width)), axis=-1)
+    return sums, pull[..., :n]
+
+
+def panel_width(n: int) -> int | None:
+    """How many neurons a panel holds; `None` where one matrix of all pairs is as quick."""
+    matrix, panel = (_CPU_MATRIX, _CPU_PANEL) if on_cpu() else (_DEVICE_MATRIX, _DEVICE_PANEL)
+    return None if n <= matrix else panel
+
+
+def pair_sums(unit: Any, potential: Potential) -> tuple[Any, Any]:
+    """Sums over the ordered pairs of different neurons.
+
+    Args:
+        unit: unit neurons of shape `(..., d, n)`; those of different leading indices do not meet.
+        potential: energy of a pair.
+
+    Returns:
+        A tensor whose entries add up to the energies, and one like `unit`, the derivative of half
+        that sum: one order of each pair moves a neuron.
+    """
+    width = panel_width(unit.shape[-1])
+    return _by_matrix(unit, potential) if width is None else _by_panels(unit, potential, width)
+
+
+def mean_over_points(sums: Any, pairs: int, n: int, potential: Potential) -> tuple[Any, Any]:
+    """The mean energy, and the weight of an ordered pair in it.
+
+    In half space it is the mean over 2n points, of which one in `2n - 1` is a mirror image of
+    constant energy.
+
+    Args:
+        sums: tensor whose entries add up to the energies of ordered pairs of different neurons.
+        pairs: how many these are.
+        n: number of neurons of the whole, of which `pairs` may be a sample.
+        potential: energy of a pair.
+    """
+    weight, constant = 1.0 / max(pairs, 1), 0.0
+    if potential.half_space:
+        weight *= (n - 1) / (2 * n - 1)
+        constant = potential.antipodal / (2 * n - 1)
+    # Divided before they are added: XLA would make one float32 sum out of two, and that over N^2
+    # terms loses four digits.
+    return ops.sum(sums * weight) + constant, weight
+
+
+def value_and_gradient(matrix: Any, potential: Potential) -> tuple[Any, Any]:
+    """The energy of a matrix of neurons, and its gradient.
+
+    `G_i = r_i (I - u_i u_i^T) sum_j D_ij u_j`, with `u_i` the unit neurons, `r_i` their reciprocal
+    norms and `D_ij` the slope of the energy in the cosine of neurons i and j: two products of
+    `2 N^2 d` operations, or 3/4 of that by panels i <= j, in memory `O(N d)`. Half space folds
+    into `D`, the mirrored points are never built.
+
+    Args:
+        matrix: tensor of shape `(d, N)` or `(groups, d, N)`.
+        potential: energy of a pair.
+
+    Returns:
+        A scalar, the mean over groups, and a tensor shaped like `matrix`.
+    """
+    n = matrix.shape[-1]
+    unit, reciprocal = unit_neurons(matrix)
+    sums, pull = pair_sums(unit, potential)
+    pairs = math.prod(matrix.shape) // matrix.shape[-2] * (n - 1)
+    value, weight = mean_over_points(sums, pairs, n, potential)
+    # Both orders of a pair move its neurons.
+    return value, gradient_from_pull(unit, reciprocal, pull, 2.0 * weight)

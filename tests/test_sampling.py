@@ -1,0 +1,239 @@
+"""Energies of samples: unbiased, drawn anew as weights move; and of a batch's classes."""
+
+import itertools
+import math
+
+import keras
+import numpy as np
+import oracle
+import pytest
+from differentiate import value_and_gradient
+from probes import SPACES, normals, on_every_potential, slopes
+
+from keras_mhe import MHE, HalfSpaceMHE, class_energy, potentials, sampling
+
+
+def sampled(kernel, sample, **options):
+    regularizer = MHE(1.0, sample=sample, **options)
+    return value_and_gradient(regularizer, kernel)
+
+
+def classes(kernel, labels, s=2, **options):
+    return value_and_gradient(lambda k: class_energy(k, labels, s, **options), kernel)
+
+
+class TestSample:
+    @pytest.mark.parametrize("half_space", SPACES)
+    @pytest.mark.parametrize(("shape", "sample"), [((3, 5), 2), ((2, 3, 4), 2), ((3, 5), 4)])
+    def test_the_mean_over_all_draws_is_the_energy(
+        self, shape, sample, half_space, monkeypatch, float64
+    ):
+        kernel = normals(*shape, dtype="float64")  # three axes: two groups of four
+        tensor = keras.ops.convert_to_tensor(kernel)
+        potential = potentials.potential_of(tensor, 2, "euclidean", half_space, "auto")
+        draws = []
+        for order in itertools.permutations(range(shape[-1])):
+            order = keras.ops.convert_to_tensor(np.array(order, "int32"))
+            monkeypatch.setattr(keras.random, "shuffle", lambda x, seed, order=order: order)
+            draws.append(sampling._sampled_value_and_gradient(tensor, potential, sample))
+        values, gradients = (
+            np.mean([keras.ops.convert_to_numpy(x) for x in xs], axis=0)
+            for xs in zip(*draws, strict=True)
+        )
+        groups = np.concatenate(kernel, -1) if len(shape) == 3 else kernel
+        value, gradient = slopes(groups, half_space=half_space, groups=max(1, len(shape) * 2 - 4))
+        assert values == pytest.approx(value, rel=1e-9)
+        gradients = np.concatenate(gradients, -1) if len(shape) == 3 else gradients
+        np.testing.assert_allclose(gradients, gradient, rtol=1e-9, atol=1e-12)
+
+    def test_the_same_weights_draw_the_same_groups_and_others_draw_others(self):
+        kernel = normals(4, 40)
+        draws = {
+            sampled(kernel * np.float32(1 + i / 2**20), 5)[0] for i in (0, 1, 2, 3, 0, 1, 2, 3)
+        }
+        assert len(draws) == 4
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+    def test_one_bit_of_one_weight_draws_anew_in_every_dtype(self, dtype):
+        seeds = set()
+        for i in range(64):
+            kernel = np.ones(64, "float32")
+            kernel[i] = 1 + 2**-7
+            tensor = keras.ops.cast(keras.ops.cast(kernel, dtype), "float32")
+            seeds.add(int(keras.ops.convert_to_numpy(sampling.seed_from(tensor).next())[0]))
+        assert len(seeds) == 64
+
+    def test_who_finds_no_group_rests(self):
+        _, gradient = sampled(normals(4, 40), 12)
+        assert np.sum(~np.any(gradient, axis=0)) == 40 - 3 * 12
+
+    @pytest.mark.parametrize("sample", [40, 1000])
+    def test_a_sample_of_all_is_the_exact_energy(self, sample):
+        kernel = normals(4, 40)
+        value, gradient = sampled(kernel, sample)
+        expected_value, expected = slopes(kernel)
+        assert value == expected_value
+        np.testing.assert_array_equal(gradient, expected)
+
+    def test_neuron_axes_and_groups(self):
+        value, gradient = sampled(normals(40, 3, 4), 5, neuron_axis=0, groups=2)
+        assert math.isfinite(value)
+        assert np.all(np.any(gradient, axis=(1, 2)))
+
+    def test_hard_kernels_stay_finite(self):
+        for kernel in (np.zeros((3, 9)), np.ones((3, 9)), 1e30 * normals(3, 9)):
+            value, gradient = sampled(kernel.astype("float32"), 4, half_space=True)
+            assert math.isfinite(value)
+            assert np.all(np.isfinite(gradient))
+
+    @pytest.mark.parametrize("jit_compile", [True, False])
+    def test_a_training_step_draws_anew_as_soon_as_weights_move(self, jit_compile):
+        def losses(rate):
+            layer = keras.layers.Dense(
+                60,
+                kernel_regularizer=HalfSpaceMHE(1.0, sample=6),
+                kernel_initializer=keras.initializers.RandomNormal(seed=1),
+            )
+            model = keras.Sequential([keras.Input((5,)), layer])
+            model.compile(
+                keras.optimizers.SGD(rate), lambda y, p: 0.0 * p[:, 0], jit_compile=jit_compile
+            )
+            x, y = np.ones((8, 5), "float32"), np.zeros((8, 1), "float32")
+            return [float(model.train_on_batch(x, y)) for _ in range(6)]
+
+        moving, still = losses(1e-6), losses(0.0)
+        assert len(set(moving)) == 6
+        # Far more than so small a step can do.
+        assert np.ptp(moving) > 1e-3
+        assert len(set(still)) == 1
+        assert losses(1e-6) == moving
+
+    def test_config_keeps_the_sample(self):
+        for regularizer in (MHE(2.0, sample=16), HalfSpaceMHE(2.0, sample=16)):
+            config = keras.regularizers.serialize(regularizer)
+            assert keras.regularizers.deserialize(config).sample == 16
+
+    @pytest.mark.parametrize(
+        ("sample", "error"),
+        [(1, ValueError), (0, ValueError), (-3, ValueError), (2.5, TypeError), ("8", TypeError)],
+    )
+    def test_bad_samples_are_named(self, sample, error):
+        with pytest.raises(error, match=r"`sample`.*Received: sample="):
+            MHE(1.0, sample=sample)
+
+
+class TestClassEnergy:
+    """Each class of the batch against all others: the definition, summed pair by pair."""
+
+    labels = (3, 0, 3, 4)
+
+    @on_every_potential
+    def test_definition(self, s, distance, half_space, float64):
+        kernel = normals(3, 5, seed=1, dtype="float64")
+
+        def expected(kernel):
+            unit = kernel / np.linalg.norm(kernel, axis=0)
+            points = np.concatenate([unit, -unit], axis=1) if half_space else unit
+            energies = [
+                oracle.pair_energy(points[:, i], points[:, j], s, distance, 0.7**2)
+                for i in self.labels
+                for j in range(points.shape[1])
+                if j != i
+            ]
+            return np.mean(energies)
+
+        value, gradient = classes(
+            kernel, self.labels, s, distance=distance, half_space=half_space, softening=0.7
+        )
+        assert value == pytest.approx(expected(kernel), rel=1e-8)
+        differences = np.zeros_like(kernel)
+        for index in np.ndindex(kernel.shape):
+            shift = np.zeros_like(kernel)
+            shift[index] = 1e-5
+            differences[index] = (expected(kernel + shift) - expected(kernel - shift)) / 2e-5
+        np.testing.assert_allclose(gradient, differences, rtol=1e-5, atol=1e-7)
+
+    @pytest.mark.parametrize("half_space", SPACES)
+    def test_the_mean_over_all_labels_is_the_energy(self, half_space):
+        kernel = normals(4, 30)
+        value, gradient = classes(kernel, np.arange(30), half_space=half_space)
+        expected_value, expected = slopes(kernel, half_space=half_space)
+        assert value == pytest.approx(expected_value, rel=1e-6)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-7)
+
+    def test_panels_of_classes_add_up(self, monkeypatch, float64):
+        kernel = normals(4, 300, dtype="float64")
+        labels = np.array([299, 0, 64, 64, 150])
+        whole = classes(kernel, labels)
+        monkeypatch.setattr(sampling, "_CLASSES", 100)
+        sampling._compiled_classes.cache_clear()
+        parts = classes(kernel, labels)
+        sampling._compiled_classes.cache_clear()
+        assert parts[0] == pytest.approx(whole[0], rel=1e-12)
+        np.testing.assert_allclose(parts[1], whole[1], rtol=1e-9, atol=1e-12)
+
+    def test_only_two_classes_meet_when_the_others_are_far(self):
+        # At right angles the full-space force is the same everywhere: take what is left of it.
+        kernel = np.eye(6, 5, dtype="float32")
+        _, gradient = classes(kernel, [2])
+        away = 2 * (1 / 2) ** 2 / 4  # slope of (2 - 2c)^-1 at 0, over N - 1
+        np.testing.assert_allclose(gradient[2, [0, 1, 3, 4]], away, rtol=1e-6)
+        np.testing.assert_allclose(gradient[[0, 1, 3, 4], 2], away, rtol=1e-6)
+        # Classes outside the batch do not push each other.
+        assert gradient[0, 1] == gradient[3, 4] == 0
+
+    def test_labels_of_any_shape_and_integer_type(self):
+        kernel = normals(4, 7)
+        expected = classes(kernel, [1, 2, 6])[0]
+        for labels in (
+            np.array([[1], [2], [6]], "uint8"),
+            np.array([1, 2, 6], "int64"),
+            keras.ops.convert_to_tensor(np.array([1, 2, 6], "int32")),
+        ):
+            assert classes(kernel, labels)[0] == expected
+
+    def test_classes_along_the_first_axis(self):
+        kernel = normals(4, 7)
+        value, gradient = classes(kernel.T, [1, 2], neuron_axis=0)
+        expected_value, expected = classes(kernel, [1, 2])
+        assert value == expected_value
+        np.testing.assert_array_equal(gradient, expected.T)
+
+    @pytest.mark.parametrize("half_space", SPACES)
+    def test_hard_kernels_stay_finite(self, half_space):
+        for kernel in (np.zeros((3, 4)), np.ones((3, 4)), 1e30 * normals(3, 4), normals(3, 1)):
+            value, gradient = classes(kernel.astype("float32"), [0, 0], half_space=half_space)
+            assert math.isfinite(value)
+            assert np.all(np.isfinite(gradient))
+
+    @pytest.mark.parametrize("label", [-1, 7])
+    def test_a_label_that_is_no_class_shows(self, label):
+        kernel = normals(4, 7)
+        with pytest.raises(ValueError, match=f"Received: labels from {min(0, label)} to"):
+            class_energy(kernel, [0, label])
+        tensor = keras.ops.convert_to_tensor(np.array([0, label], "int32"))
+        value, gradient = classes(kernel, tensor)
+        assert math.isnan(value)
+        assert np.all(np.isnan(gradient))
+
+    @pytest.mark.parametrize(
+        ("labels", "error"),
+        [
+            (np.eye(3, dtype="float32"), TypeError),
+            ([0.5, 1.0], TypeError),
+            ([True, False], TypeError),
+            (np.zeros((0,), "int32"), ValueError),
+        ],
+    )
+    def test_bad_labels_are_named(self, labels, error):
+        with pytest.raises(error, match=r"`labels`.*Received: labels\."):
+            class_energy(normals(4, 7), labels)
+
+    def test_second_derivatives_are_refused_in_words(self):
+        if keras.backend.backend() != "jax":
+            pytest.skip("the refusal is the same code; JAX says it in one line")
+        import jax
+
+        square = jax.grad(lambda k: (jax.grad(lambda k: class_energy(k, [1, 2]))(k) ** 2).sum())
+        with pytest.raises(NotImplementedError, match="cannot be differentiated once more"):
+            square(normals(4, 7))
