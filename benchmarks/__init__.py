@@ -1,0 +1,1 @@
+"""How long an energy takes, in ratios to the one product it cannot do without."""

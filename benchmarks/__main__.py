@@ -1,0 +1,120 @@
+"""`python -m benchmarks`: measures, prints ratios, writes JSON and a picture."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks import cnn9, kernels, machine, memory
+from benchmarks.picture import draw
+
+_DIMENSION, _MEMORY_DIMENSION = 512, 64
+# Between the shapes of layers, so that the curve against N is one.
+_CURVE = [(_DIMENSION, 250), (_DIMENSION, 500), (_DIMENSION, 2000), (_DIMENSION, 8000)]
+_DEVICE_SHAPES = [(_DIMENSION, 100000)]
+_MEMORY_SIZES = {
+    "papers": [500, 1000, 2000, 4000],
+    "e2 half": [500, 1000, 2000, 5000, 20000, 50000],
+}
+
+
+def _spread(row: dict[str, Any]) -> str:
+    low, high = row["ratio_quartiles"]
+    return f"{row['ratio']:.3g} ({low:.3g}-{high:.3g})"
+
+
+def _kernel_table(rows: list[dict[str, Any]]) -> Table:
+    names = list(dict.fromkeys(row["contender"] for row in rows))
+    table = Table(title="Value and gradient: time / time of WᵀW, median (quartiles) of rounds")
+    for column in ("kernel", "WᵀW", *names[1:]):
+        table.add_column(column, justify="right")
+    for shape in dict.fromkeys(tuple(row["shape"]) for row in rows):
+        cells = {row["contender"]: row for row in rows if tuple(row["shape"]) == shape}
+        milliseconds = f"{cells['product']['seconds'] * 1e3:.3g} ms"
+        ratios = [_spread(cells[name]) if name in cells else "-" for name in names[1:]]
+        table.add_row(str(shape), milliseconds, *ratios)
+    return table
+
+
+def _memory_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="Peak memory of a fresh process, value and gradient")
+    for column in ("contender", "kernel", "before, MiB", "peak, MiB", "seconds with compilation"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        numbers = (row["before_mib"], row["peak_mib"], row["seconds"])
+        table.add_row(
+            row["contender"], str(tuple(row["shape"])), *(f"{number:.4g}" for number in numbers)
+        )
+    return table
+
+
+def _step_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="Training step of CNN-9: time / time with L2 alone")
+    for column in ("jit_compile", "regularizer", "batch", "width", "seconds", "ratio"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            str(row["jit_compile"]),
+            row["regularizer"],
+            str(row["batch"]),
+            str(row["width"]),
+            f"{row['seconds']:.4g}",
+            _spread(row),
+        )
+    return table
+
+
+def main(
+    quick: Annotated[bool, typer.Option("--quick", help="Few small shapes: a check.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the JSON file and the picture.")] = Path(
+        "benchmarks/results"
+    ),
+) -> None:
+    """Times value and gradient of energies, their memory, and a training step of CNN-9.
+
+    The backend is KERAS_BACKEND, tensorflow or jax. Run nothing else on the machine meanwhile.
+    """
+    described = machine.describe()
+    console = Console(width=200)
+    shapes = kernels.QUICK_SHAPES if quick else sorted({*kernels.SHAPES, *_CURVE})
+    if described["accelerator"] and not quick:
+        shapes += _DEVICE_SHAPES
+    results: dict[str, Any] = {
+        "machine": described,
+        "quick": quick,
+        "curve_dimension": _DIMENSION,
+        "memory_dimension": _MEMORY_DIMENSION,
+        "kernels": [],
+        "memory": [],
+        "cnn9": [],
+    }
+    for shape in track(shapes, "kernels", console=console):
+        results["kernels"] += kernels.measure(shape, quick)
+    console.print(_kernel_table(results["kernels"]))
+    # A process's own memory says nothing about a device's.
+    if not described["accelerator"]:
+        for contender, sizes in _MEMORY_SIZES.items():
+            for n in track(sizes[:2] if quick else sizes, f"memory, {contender}", console=console):
+                results["memory"].append(memory.measure(contender, _MEMORY_DIMENSION, n))
+        console.print(_memory_table(results["memory"]))
+    results["cnn9"] = cnn9.measure(quick)
+    console.print(_step_table(results["cnn9"]))
+
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{machine.name(described)}{'-quick' if quick else ''}.json"
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    draw(results, path.with_suffix(".png"))
+    console.print(f"{path} and {path.with_suffix('.png')}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

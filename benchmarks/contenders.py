@@ -1,0 +1,84 @@
+"""What is compared: this package, the papers' formula, Keras's own regularizer, one product."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+import keras_mhe
+
+# Beyond, the 2N x 2N matrices of the papers' formula need tens of gigabytes.
+PAPERS_LIMIT = 8000
+
+
+def _compiled(function: Callable[[Any], Any], shape: tuple[int, ...]) -> Callable[[Any], Any]:
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    import tensorflow as tf
+
+    program = tf.function(function, jit_compile=True, autograph=False)
+    return program.get_concrete_function(tf.TensorSpec(shape, "float32"))
+
+
+def value_and_gradient(
+    function: Callable[[Any], Any], shape: tuple[int, ...]
+) -> Callable[[Any], Any]:
+    """A function's value and gradient as one XLA program for kernels of a shape."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return _compiled(jax.value_and_grad(function), shape)
+    import tensorflow as tf
+
+    def program(kernel: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            value = function(kernel)
+        return value, tape.gradient(value, kernel)
+
+    return _compiled(program, shape)
+
+
+def _product(kernel: Any) -> Any:
+    """What every cosine costs at least: the product of the kernel with itself."""
+    return ops.matmul(ops.transpose(kernel), kernel)
+
+
+def papers_formula(kernel: Any, s: float = 2.0, half_space: bool = True) -> Any:
+    """The energy as the papers' programs compute it: all points, whole matrices, autodiff.
+
+    Norms `sqrt(|w|^2 + 1e-4)`, ones on the diagonal before the power, the upper triangle's mean.
+    """
+    kernel = ops.reshape(kernel, (-1, kernel.shape[-1]))
+    if half_space:
+        kernel = ops.concatenate([kernel, -kernel], axis=1)
+    points = kernel.shape[1]
+    norms = ops.sqrt(ops.sum(ops.square(kernel), axis=0, keepdims=True) + 1e-4)
+    cosines = ops.matmul(ops.transpose(kernel), kernel) / ops.matmul(ops.transpose(norms), norms)
+    square = 2.0 - 2.0 * cosines + ops.eye(points)
+    energies = -ops.log(square) if s == 0 else ops.power(square, -s / 2)
+    pairs = ops.triu(energies, k=1)
+    return ops.sum(pairs) / (points * (points - 1) / 2)
+
+
+def contenders(shape: tuple[int, int], quick: bool) -> dict[str, Callable[[Any], Any]]:
+    """Programs of one kernel, by name: `product` is what the others are measured against."""
+    powers = [(2, "euclidean"), (2, "angular")]
+    if not quick:
+        powers += [(0, "euclidean"), (1, "euclidean")]
+    functions = {}
+    for s, distance in powers:
+        for half_space in (True, False):
+            name = f"{distance[0]}{s} {'half' if half_space else 'full'}"
+            functions[name] = functools.partial(
+                keras_mhe.hyperspherical_energy, s=s, distance=distance, half_space=half_space
+            )
+    if shape[1] <= PAPERS_LIMIT:
+        functions["papers"] = papers_formula
+    functions["orthogonal"] = keras.regularizers.OrthogonalRegularizer(mode="columns")
+    programs = {name: value_and_gradient(function, shape) for name, function in functions.items()}
+    return {"product": _compiled(_product, shape), **programs}

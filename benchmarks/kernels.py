@@ -1,0 +1,49 @@
+"""Value and gradient of kernels of many shapes, as multiples of one product."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from benchmarks.contenders import contenders
+from benchmarks.timing import quartiles, rounds
+
+SHAPES = [
+    (576, 64),
+    (1152, 128),
+    (2304, 256),
+    (4608, 512),
+    (512, 1000),
+    (2048, 1000),
+    (512, 4000),
+    (512, 20000),
+]
+QUICK_SHAPES = [(576, 64), (512, 1600)]
+
+
+def measure(shape: tuple[int, int], quick: bool) -> list[dict[str, Any]]:
+    """A row for each contender: seconds, and the ratio to the product within the same round."""
+    kernel = keras.ops.convert_to_tensor(
+        np.random.default_rng(0).standard_normal(shape).astype("float32")
+    )
+    programs = contenders(shape, quick)
+    large = shape[1] > 4000
+    times, compilation = rounds(
+        {name: lambda program=program: program(kernel) for name, program in programs.items()},
+        count=3 if quick else 5 if large else 15,
+        least=0.02 if quick else 0.1,
+    )
+    rows = []
+    for name in programs:
+        ratio, low, high = quartiles(np.divide(times[name], times["product"]))
+        rows.append(
+            {
+                "shape": list(shape),
+                "contender": name,
+                "seconds": quartiles(times[name])[0],
+                "ratio": ratio,
+                "ratio_quartiles": [low, high],
+                "compilation_seconds": compilation[name],
+            }
+        )
+    return rows
