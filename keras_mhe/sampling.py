@@ -158,26 +158,41 @@ def _compiled_classes(
     )
 
 
+def _check_classes(labels: np.ndarray, n: int) -> None:
+    if not np.all(labels == np.floor(labels)):
+        raise ValueError(
+            "Argument `labels` must hold whole numbers, the class of each example. "
+            f"Received: labels={labels!r}"
+        )
+    if not 0 <= labels.min() <= labels.max() < n:
+        raise ValueError(
+            f"Argument `labels` must lie between 0 and {n - 1}, as the kernel has {n} neurons. "
+            f"Received: labels from {labels.min()} to {labels.max()}"
+        )
+
+
 def _class_labels(labels: Any, n: int) -> Any:
     """The labels as a vector of integers, checked as far as their values are at hand."""
-    if not keras.ops.is_tensor(labels):
-        labels = np.asarray(labels)
-        if labels.dtype.kind in "iu" and labels.size and not 0 <= labels.min() <= labels.max() < n:
-            raise ValueError(
-                f"Argument `labels` must lie between 0 and {n - 1}, as the kernel has {n} neurons. "
-                f"Received: labels from {labels.min()} to {labels.max()}"
-            )
-    dtype = keras.backend.standardize_dtype(labels.dtype)
-    if not keras.backend.is_int_dtype(dtype):
+    at_hand = not keras.ops.is_tensor(labels)
+    labels = np.asarray(labels) if at_hand else labels
+    shape = tuple(labels.shape)
+    numeric = not at_hand or labels.dtype.kind in "iuf"
+    dtype = keras.backend.standardize_dtype(labels.dtype) if numeric else str(labels.dtype)
+    # Keras hands labels over as floats now and then (it does when it builds a distributed model).
+    real = numeric and keras.backend.is_float_dtype(dtype) and shape[1:] in ((), (1,))
+    if not real and not (numeric and keras.backend.is_int_dtype(dtype)):
         raise TypeError(
-            "Argument `labels` must hold the integer class of each example, not one-hot vectors. "
-            f"Received: labels.dtype={dtype}, labels.shape={tuple(labels.shape)}"
+            "Argument `labels` must hold the class of each example, an integer, not one-hot "
+            f"vectors. Received: labels.dtype={dtype}, labels.shape={shape}"
         )
-    if 0 in tuple(labels.shape):
+    if 0 in shape:
         raise ValueError(
-            "Argument `labels` must hold at least one label. "
-            f"Received: labels.shape={tuple(labels.shape)}"
+            f"Argument `labels` must hold at least one label. Received: labels.shape={shape}"
         )
+    if at_hand:
+        _check_classes(labels, n)
+    if real:
+        labels = ops.where(ops.equal(labels, ops.floor(labels)), labels, -1)
     return ops.reshape(ops.cast(labels, "int32"), (-1,))
 
 
@@ -205,8 +220,9 @@ def class_energy(
 
     Args:
         kernel: floating-point tensor or variable of an output layer, with at least two axes.
-        labels: integers from 0 to `N - 1`, any shape: the classes of the batch. In a compiled
-            step a label out of this range makes the energy NaN.
+        labels: integers from 0 to `N - 1`, any shape: the classes of the batch. Whole numbers of
+            a floating dtype will do in the shape `(m,)` or `(m, 1)`. In a compiled step a label
+            that is no class makes the energy NaN.
         s: power of the potential, zero or more; 0 is the logarithm.
         distance: `"euclidean"` or `"angular"`.
         half_space: also count the mirror image of each neuron.
@@ -218,8 +234,7 @@ def class_energy(
         Scalar tensor, without unit.
 
     Raises:
-        TypeError: for labels that are not integers, an integer kernel or an argument of the wrong
-            type.
+        TypeError: for one-hot labels, an integer kernel or an argument of the wrong type.
         ValueError: for labels out of range, where they are no tensor yet, an argument out of
             range or a kernel without the axes named.
         NotImplementedError: for second derivatives.

@@ -2,6 +2,11 @@
 
 import itertools
 import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -188,6 +193,8 @@ class TestClassEnergy:
         for labels in (
             np.array([[1], [2], [6]], "uint8"),
             np.array([1, 2, 6], "int64"),
+            np.array([1, 2, 6], "float32"),
+            keras.ops.convert_to_tensor(np.array([[1], [2], [6]], "float32")),
             keras.ops.convert_to_tensor(np.array([1, 2, 6], "int32")),
         ):
             assert classes(kernel, labels)[0] == expected
@@ -206,12 +213,12 @@ class TestClassEnergy:
             assert math.isfinite(value)
             assert np.all(np.isfinite(gradient))
 
-    @pytest.mark.parametrize("label", [-1, 7])
+    @pytest.mark.parametrize("label", [-1, 7, 0.5])
     def test_a_label_that_is_no_class_shows(self, label):
         kernel = normals(4, 7)
-        with pytest.raises(ValueError, match=f"Received: labels from {min(0, label)} to"):
+        with pytest.raises(ValueError, match="Argument `labels` must"):
             class_energy(kernel, [0, label])
-        tensor = keras.ops.convert_to_tensor(np.array([0, label], "int32"))
+        tensor = keras.ops.convert_to_tensor(np.array([0, label]))
         value, gradient = classes(kernel, tensor)
         assert math.isnan(value)
         assert np.all(np.isnan(gradient))
@@ -220,13 +227,15 @@ class TestClassEnergy:
         ("labels", "error"),
         [
             (np.eye(3, dtype="float32"), TypeError),
-            ([0.5, 1.0], TypeError),
+            ([0.5, 1.0], ValueError),
+            ([math.nan, 1.0], ValueError),
             ([True, False], TypeError),
+            (["cat", "dog"], TypeError),
             (np.zeros((0,), "int32"), ValueError),
         ],
     )
     def test_bad_labels_are_named(self, labels, error):
-        with pytest.raises(error, match=r"`labels`.*Received: labels\."):
+        with pytest.raises(error, match=r"`labels`.*Received: labels"):
             class_energy(normals(4, 7), labels)
 
     def test_second_derivatives_are_refused_in_words(self):
@@ -237,3 +246,84 @@ class TestClassEnergy:
         square = jax.grad(lambda k: (jax.grad(lambda k: class_energy(k, [1, 2]))(k) ** 2).sum())
         with pytest.raises(NotImplementedError, match="cannot be differentiated once more"):
             square(normals(4, 7))
+
+
+class TestWorkedUse:
+    """docs/large_layers.md does what it says."""
+
+    def test_a_classifier_of_100000_classes_trains(self):
+        page = (Path(__file__).parents[1] / "docs" / "large_layers.md").read_text()
+        small, large = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+        names = {}
+        exec(small, names)
+        assert names["layer"].kernel_regularizer.sample == 256
+        exec(large, names)
+        model, history = names["model"], names["history"]
+        assert model.head.kernel.shape == (64, 100_000)
+        first, last = history.history["loss"]
+        assert last < first
+        # The energy is there: it is what the loss has more than the cross entropy.
+        more = model.evaluate(names["features"], names["labels"], batch_size=320, verbose=0)
+        model.factor = 0.0
+        model.compile(loss=model.loss)
+        less = model.evaluate(names["features"], names["labels"], batch_size=320, verbose=0)
+        energy = class_energy(model.head.kernel, names["labels"])
+        assert more - less == pytest.approx(
+            10 * float(keras.ops.convert_to_numpy(energy)), rel=1e-4
+        )
+
+
+_REPLICAS = """
+import keras, numpy as np
+from keras_mhe import MHE, class_energy
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    scope = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope()
+else:
+    import contextlib
+    keras.distribution.set_distribution(keras.distribution.DataParallel())
+    scope = contextlib.nullcontext()
+
+class Classifier(keras.Model):
+    def __init__(self):
+        super().__init__()
+        initializer = keras.initializers.RandomNormal(seed=0)
+        self.head = keras.layers.Dense(
+            60, kernel_regularizer=MHE(1.0, sample=6), kernel_initializer=initializer
+        )
+    def call(self, x):
+        return self.head(x)
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        return loss + class_energy(self.head.kernel, y)
+
+with scope:
+    model = Classifier()
+    model.compile(
+        keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+x = np.random.default_rng(0).standard_normal((40, 5)).astype("float32")
+y = np.arange(40) % 60
+history = model.fit(x, y, batch_size=8, epochs=2, verbose=0, shuffle=False)
+assert np.all(np.isfinite(history.history["loss"]))
+kernel = model.head.kernel.value
+if keras.backend.backend() == "tensorflow":
+    copies = [np.asarray(copy) for copy in kernel.values]
+else:
+    copies = [np.asarray(shard.data) for shard in kernel.addressable_shards]
+assert len(copies) == 2, copies
+np.testing.assert_array_equal(*copies)
+"""
+
+
+def test_replicas_draw_the_same_groups_and_stay_equal():
+    if keras.backend.backend() not in ("tensorflow", "jax"):
+        pytest.skip("Keras distributes on TensorFlow and JAX")
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    result = subprocess.run(
+        [sys.executable, "-c", _REPLICAS], capture_output=True, text=True, env=environment
+    )
+    assert result.returncode == 0, result.stderr
