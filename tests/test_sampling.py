@@ -58,16 +58,6 @@ class TestSample:
         }
         assert len(draws) == 4
 
-    @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-    def test_one_bit_of_one_weight_draws_anew_in_every_dtype(self, dtype):
-        seeds = set()
-        for i in range(64):
-            kernel = np.ones(64, "float32")
-            kernel[i] = 1 + 2**-7
-            tensor = keras.ops.cast(keras.ops.cast(kernel, dtype), "float32")
-            seeds.add(int(keras.ops.convert_to_numpy(sampling.seed_from(tensor).next())[0]))
-        assert len(seeds) == 64
-
     def test_who_finds_no_group_rests(self):
         _, gradient = sampled(normals(4, 40), 12)
         assert np.sum(~np.any(gradient, axis=0)) == 40 - 3 * 12
