@@ -56,7 +56,7 @@ def gradient_from_pull(unit: Any, reciprocal: Any, pull: Any, weight: Any) -> An
 def _by_matrix(unit: Any, potential: Potential) -> tuple[Any, Any]:
     n = unit.shape[-1]
     value, slope = potential(ops.matmul(ops.swapaxes(unit, -1, -2), unit))
-    index = ops.arange(n)
+    index = ops.arange(n, dtype="int32")
     distinct = index[:, None] != index[None, :]
     sums = ops.sum(ops.where(distinct, value, 0.0), axis=-2)
     return sums, ops.matmul(unit, ops.where(distinct, slope, 0.0))
@@ -70,7 +70,7 @@ def _by_panels(unit: Any, potential: Potential, width: int) -> tuple[Any, Any]:
     width = -(-n // (16 * count)) * 16
     margin = [(0, 0)] * (len(batch) + 1) + [(0, count * width - n)]
     neurons = ops.pad(unit, margin)
-    index = ops.arange(width)
+    index = ops.arange(width, dtype="int32")
 
     def start(i: Any) -> tuple[Any, ...]:
         # Of one integer type: JAX asks for that.
@@ -109,7 +109,7 @@ def _by_panels(unit: Any, potential: Potential, width: int) -> tuple[Any, Any]:
     carry = (ops.zeros_like(neurons[..., :1, :]), ops.zeros_like(neurons))
     carry = ops.fori_loop(0, count, within, carry)
     sums, pull = ops.fori_loop(0, count * (count - 1) // 2, between, carry)
-    sums = ops.where(ops.arange(count * width) < n, sums, 0.0)
+    sums = ops.where(ops.arange(count * width, dtype="int32") < n, sums, 0.0)
     # Each panel's own sum first: one float32 sum over all neurons would lose digits.
     sums = ops.sum(ops.reshape(sums, (-1, width)), axis=-1)
     return sums, pull[..., :n]

@@ -98,7 +98,7 @@ def _class_value_and_gradient(matrix: Any, labels: Any, potential: Potential) ->
 
     def panel(j: Any, carry: Any) -> Any:
         sums, pull, own_pull = carry
-        index = j * width + ops.arange(width)
+        index = j * width + ops.arange(width, dtype="int32")
         others = ops.slice(classes, (j * 0, j * width), (dimension, width))
         value, slope = potential(ops.matmul(ops.transpose(own), others))
         # Neither a class with itself nor the zeros that fill the last panel up.

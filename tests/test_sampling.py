@@ -15,7 +15,7 @@ import pytest
 from differentiate import value_and_gradient
 from probes import SPACES, normals, on_every_potential, slopes
 
-from keras_mhe import MHE, HalfSpaceMHE, class_energy, potentials, sampling
+from keras_mhe import MHE, HalfSpaceMHE, class_energy, energy, potentials, sampling
 
 
 def sampled(kernel, sample, **options):
@@ -257,10 +257,39 @@ class TestWorkedUse:
         model.factor = 0.0
         model.compile(loss=model.loss)
         less = model.evaluate(names["features"], names["labels"], batch_size=320, verbose=0)
-        energy = class_energy(model.head.kernel, names["labels"])
+        expected = class_energy(model.head.kernel, names["labels"])
         assert more - less == pytest.approx(
-            10 * float(keras.ops.convert_to_numpy(energy)), rel=1e-4
+            10 * float(keras.ops.convert_to_numpy(expected)), rel=1e-4
         )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_default_dtype_of_keras_changes_nothing(dtype):
+    kernel, large = normals(4, 29), normals(3, 1450)
+
+    def energies():
+        # Programs are kept by shape: make them anew.
+        for programs in (
+            energy._compiled_energy,
+            sampling._compiled_sample,
+            sampling._compiled_classes,
+        ):
+            programs.cache_clear()
+        return [
+            slopes(large),
+            value_and_gradient(lambda k: sampling.sampled_energy(k, 5), kernel),
+            classes(kernel, np.array([1, 2, 28])),
+        ]
+
+    expected = energies()
+    keras.config.set_floatx(dtype)
+    try:
+        got = energies()
+    finally:
+        keras.config.set_floatx("float32")
+    for (value, gradient), (other_value, other_gradient) in zip(got, expected, strict=True):
+        assert value == other_value
+        np.testing.assert_array_equal(gradient, other_gradient)
 
 
 _REPLICAS = """
