@@ -165,7 +165,8 @@ def _class_labels(labels: Any, n: int) -> Any:
         )
     if at_hand:
         _check_classes(labels, n)
-    if real:
+        labels = ops.convert_to_tensor(labels.astype("int32"), "int32")
+    elif real:
         labels = ops.where(ops.equal(labels, ops.floor(labels)), labels, -1)
     return ops.reshape(ops.cast(labels, "int32"), (-1,))
 

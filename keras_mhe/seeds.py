@@ -27,10 +27,11 @@ def seed_from(tensor: Any) -> keras.random.SeedGenerator:
     """
     bits = ops.reshape(ops.view(tensor, "int32"), (-1,))
     # Narrow dtypes leave the low bits zero, and the product would hand that on.
-    bits = ops.bitwise_xor(bits, ops.bitwise_right_shift(bits, np.int32(16)))
+    bits = ops.bitwise_xor(bits, ops.bitwise_right_shift(bits, 16))
     # Odd multipliers are invertible modulo 2^32: no single change is lost.
     odd = ops.arange(bits.shape[0], dtype="int32") * np.int32(2) + np.int32(1)
     mixed = ops.sum(bits * odd * np.int32(-1640531535))
     # Without its sign, which the dtypes of seeds disagree about.
-    mixed = ops.cast(ops.bitwise_and(mixed, np.int32(2**31 - 1)), seed_dtype())
+    mixed = ops.bitwise_and(mixed, ops.convert_to_tensor(2**31 - 1, "int32"))
+    mixed = ops.cast(mixed, seed_dtype())
     return _Drawn(ops.stack([mixed, ops.zeros_like(mixed)]))
