@@ -13,43 +13,47 @@ from keras_mhe.pairs import panel_width, value_and_gradient
 from keras_mhe.potentials import Potential, potential_of
 
 
-def _once(program: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _once(program: Callable[..., Any]) -> Callable[..., Any]:
     """A program that cannot be differentiated: no tape looks into its loops."""
 
     @ops.custom_gradient
-    def run(matrix: Any) -> Any:
+    def run(matrix: Any, *others: Any) -> Any:
         def refuse(*args: Any, upstream: Any = None) -> Any:
             raise NotImplementedError(
                 "The gradient of an energy that is computed part by part, or sampled, cannot be "
                 f"differentiated once more. Received: {matrix.shape[-1]} neurons"
             )
 
-        return program(ops.stop_gradient(matrix)), refuse
+        return program(ops.stop_gradient(matrix), *others), refuse
 
     return run
 
 
-def with_gradient(program: Callable[[Any], Any], matrix: Any, twice: bool) -> Any:
+def with_gradient(program: Callable[..., Any], matrix: Any, *others: Any, twice: bool) -> Any:
     """The value of a program that returns value and gradient, as a function with that gradient.
 
     Args:
-        program: function of the matrix that returns a scalar and a tensor shaped like it.
-        matrix: its argument.
+        program: function of the matrix and others that returns a scalar and a tensor shaped like
+            the matrix.
+        matrix: its first argument.
+        others: integer tensors, its other arguments. (JAX cannot see tensors that the program
+            itself brings along.)
         twice: whether the gradient can be differentiated in its turn.
     """
     run = program if twice else _once(program)
 
     @ops.custom_gradient
-    def energy(matrix: Any) -> Any:
-        value, gradient = run(matrix)
+    def energy(matrix: Any, *others: Any) -> Any:
+        value, gradient = run(matrix, *others)
 
         def pull_back(*args: Any, upstream: Any = None) -> Any:
             # PyTorch passes the inputs first and names the upstream gradient.
-            return gradient * (args[0] if upstream is None else upstream)
+            change = gradient * (args[0] if upstream is None else upstream)
+            return (change, *[None] * len(others)) if others else change
 
         return value, pull_back
 
-    return energy(matrix)
+    return energy(matrix, *others)
 
 
 @functools.lru_cache(maxsize=256)

@@ -115,7 +115,7 @@ def _class_value_and_gradient(matrix: Any, labels: Any, potential: Potential) ->
 
     # A label that is no class must show: a compiled step cannot raise.
     one = ops.cast(ops.where(ops.all(known), 1.0, math.nan), unit.dtype)
-    share = one / ops.cast(ops.size(labels), unit.dtype)
+    share = one / ops.cast(ops.maximum(ops.size(labels), 1), unit.dtype)
     sums = ops.sum(ops.reshape(sums, (-1, _SUMMANDS)), axis=-1)
     value, weight = mean_over_points(sums * share, n - 1, n, potential)
     return value, gradient_from_pull(unit, reciprocal, pull, weight * share)
@@ -167,7 +167,10 @@ def _class_labels(labels: Any, n: int) -> Any:
         _check_classes(labels, n)
         labels = ops.convert_to_tensor(labels.astype("int32"), "int32")
     elif real:
-        labels = ops.where(ops.equal(labels, ops.floor(labels)), labels, -1)
+        labels = ops.where(ops.equal(labels, ops.floor(labels)), labels, n)
+    elif dtype in ("int64", "uint32", "uint64"):
+        # Told from classes before the narrower integers wrap them round.
+        labels = ops.where(ops.logical_and(labels >= 0, labels < n), labels, n)
     return ops.reshape(ops.cast(labels, "int32"), (-1,))
 
 
@@ -189,15 +192,17 @@ def class_energy(
     In half space the mean is over the `2N - 1` points that are not `u_{y_i}`, as there.
 
     The gradient moves the classes of the batch away from all others, and all others away from
-    these; a class that occurs twice weighs twice. Value and gradient take three products of
-    `2 m N d` operations, in memory proportional to the kernel: a layer of 100,000 classes costs no
-    more than its logits do.
+    these; a class that occurs twice weighs twice. Under `tf.distribute` divide the energy by the
+    number of replicas: Keras does so with its own losses only.
+
+    Value and gradient take three products of `2 m N d` operations, as many as the logits of the
+    layer and their gradients do, in memory `O(N (m + d))` at most.
 
     Args:
         kernel: floating-point tensor or variable of an output layer, with at least two axes.
         labels: integers from 0 to `N - 1`, any shape: the classes of the batch. Whole numbers of
-            a floating dtype will do in the shape `(m,)` or `(m, 1)`. In a compiled step a label
-            that is no class makes the energy NaN.
+            a floating dtype will do in the shape `(m,)` or `(m, 1)`. A label that is no class (as
+            -1 for examples to ignore) makes the energy NaN in a compiled step.
         s: power of the potential, zero or more; 0 is the logarithm.
         distance: `"euclidean"` or `"angular"`.
         half_space: also count the mirror image of each neuron.
@@ -238,4 +243,4 @@ def class_energy(
     potential = potential_of(matrix, s, distance, half_space, softening)
     dtype = keras.backend.standardize_dtype(matrix.dtype)
     program = _compiled_classes(tuple(matrix.shape), dtype, labels.shape[0], potential)
-    return with_gradient(lambda matrix: program(matrix, labels), matrix, twice=False)
+    return with_gradient(program, matrix, labels, twice=False)

@@ -228,6 +228,33 @@ class TestClassEnergy:
         with pytest.raises(error, match=r"`labels`.*Received: labels"):
             class_energy(normals(4, 7), labels)
 
+    def test_wide_labels_are_not_wrapped_round(self):
+        if keras.backend.backend() != "tensorflow":
+            pytest.skip("JAX has 64-bit integers only if asked")
+        tensor = keras.ops.convert_to_tensor(np.array([2**32 + 1, 1]), "int64")
+        assert math.isnan(classes(normals(4, 7), tensor)[0])
+
+    def test_a_batch_of_unknown_size_may_be_empty(self):
+        if keras.backend.backend() != "tensorflow":
+            pytest.skip("only TensorFlow leaves sizes open")
+        import tensorflow as tf
+
+        kernel = tf.constant(normals(4, 7))
+        program = tf.function(lambda labels: class_energy(kernel, labels))
+        program = program.get_concrete_function(tf.TensorSpec((None,), "int32"))
+        assert program(tf.zeros((0,), "int32")) == 0
+        assert program(tf.constant([1, 2])) == class_energy(kernel, [1, 2])
+
+    def test_labels_may_be_traced_inside_a_differentiated_function(self):
+        if keras.backend.backend() != "jax":
+            pytest.skip("a transformation of JAX's")
+        import jax
+
+        kernel, labels = normals(4, 7), np.array([1, 2, 6], "int32")
+        expected = classes(kernel, labels)[1]
+        for function in (jax.jit(class_energy), jax.checkpoint(class_energy)):
+            np.testing.assert_allclose(jax.grad(function)(kernel, labels), expected, rtol=1e-6)
+
     def test_second_derivatives_are_refused_in_words(self):
         if keras.backend.backend() != "jax":
             pytest.skip("the refusal is the same code; JAX says it in one line")
@@ -263,7 +290,7 @@ class TestWorkedUse:
         )
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_the_default_dtype_of_keras_changes_nothing(dtype):
     kernel, large = normals(4, 29), normals(3, 1450)
 
