@@ -141,7 +141,7 @@ class Potential:
     the distance `sqrt(2 - 2c)`. Below the squared distance `floor` it goes on as its tangent in
     `c`: finite and repulsive. In half space a pair stands for four points: `f(c) + f(-c)`.
 
-    Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", sections 3.1-3.3.
+    Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS.
     """
 
     s: float

@@ -183,7 +183,7 @@ class HalfSpaceMHE(MHE):
 
     Takes the arguments of `MHE` but `half_space`, and raises as it does.
 
-    Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", section 3.3.
+    Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS.
 
     Example:
 

@@ -74,7 +74,7 @@ def sampled_energy(
 
     Takes the other arguments of `hyperspherical_energy`, and raises as it does.
 
-    Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", section 3.5.
+    Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS.
     """
     matrix = neuron_matrix(kernel, neuron_axis, groups)
     potential = potential_of(matrix, s, distance, half_space, softening)
@@ -196,7 +196,7 @@ def class_energy(
     number of replicas: Keras does so with its own losses only.
 
     Value and gradient take three products of `2 m N d` operations, as many as the logits of the
-    layer and their gradients do, in memory `O(N (m + d))` at most.
+    layer and their gradients do, in memory proportional to the kernel.
 
     Args:
         kernel: floating-point tensor or variable of an output layer, with at least two axes.
@@ -219,7 +219,7 @@ def class_energy(
             range or a kernel without the axes named.
         NotImplementedError: for second derivatives.
 
-    Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", section 3.5.
+    Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS.
 
     Example:
 
