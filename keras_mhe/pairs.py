@@ -63,14 +63,14 @@ def _by_matrix(unit: Any, potential: Potential) -> tuple[Any, Any]:
 
 
 def _by_panels(unit: Any, potential: Potential, width: int) -> tuple[Any, Any]:
-    """Walks the panels i <= j of the N x N matrix in two loops, and keeps none of them."""
+    """Walks the panels i <= j of the N x N matrix, column by column, and keeps none of them."""
     *batch, _, n = unit.shape
     count = -(-n // width)
     # All panels equally wide, and a multiple of what the hardware likes.
     width = -(-n // (16 * count)) * 16
-    margin = [(0, 0)] * (len(batch) + 1) + [(0, count * width - n)]
-    neurons = ops.pad(unit, margin)
+    neurons = ops.pad(unit, [(0, 0)] * (len(batch) + 1) + [(0, count * width - n)])
     index = ops.arange(width, dtype="int32")
+    distinct = index[:, None] != index[None, :]
 
     def start(i: Any) -> tuple[Any, ...]:
         # Of one integer type: JAX asks for that.
@@ -79,36 +79,31 @@ def _by_panels(unit: Any, potential: Potential, width: int) -> tuple[Any, Any]:
     def panel(array: Any, i: Any) -> Any:
         return ops.slice(array, start(i), (*array.shape[:-1], width))
 
-    def add(array: Any, i: Any, change: Any) -> Any:
-        return ops.slice_update(array, start(i), panel(array, i) + change)
-
-    def products(i: Any, j: Any) -> tuple[Any, Any, Any, Any]:
-        left, right = panel(neurons, i), panel(neurons, j)
-        return left, right, *potential(ops.matmul(ops.swapaxes(left, -1, -2), right))
-
-    def within(i: Any, carry: Any) -> Any:
+    def column(j: Any, carry: Any) -> Any:
         sums, pull = carry
-        left, _, value, slope = products(i, i)
-        distinct = index[:, None] != index[None, :]
+        right = panel(neurons, j)
+        value, slope = potential(ops.matmul(ops.swapaxes(right, -1, -2), right))
         # Not the zeros that fill the last panel up.
-        true = ops.logical_and(distinct, (i * width + index < n)[:, None])
-        sums = add(sums, i, ops.sum(ops.where(true, value, 0.0), axis=-2, keepdims=True))
-        return sums, add(pull, i, ops.matmul(left, ops.where(distinct, slope, 0.0)))
+        true = ops.logical_and(distinct, (j * width + index < n)[:, None])
+        own_sums = ops.sum(ops.where(true, value, 0.0), axis=-2, keepdims=True)
+        own_pull = ops.matmul(right, ops.where(distinct, slope, 0.0))
 
-    first, second = (ops.convert_to_tensor(x, "int32") for x in np.triu_indices(count, k=1))
+        def row(i: Any, carry: Any) -> Any:
+            own_sums, own_pull, pull = carry
+            left = panel(neurons, i)
+            value, slope = potential(ops.matmul(ops.swapaxes(left, -1, -2), right))
+            # A pair stands for both its orders. Zeros are in columns only, whose sums we drop.
+            own_sums = own_sums + 2.0 * ops.sum(value, axis=-2, keepdims=True)
+            change = ops.matmul(right, ops.swapaxes(slope, -1, -2))
+            pull = ops.slice_update(pull, start(i), panel(pull, i) + change)
+            return own_sums, own_pull + ops.matmul(left, slope), pull
 
-    def between(k: Any, carry: Any) -> Any:
-        sums, pull = carry
-        i, j = first[k], second[k]
-        left, right, value, slope = products(i, j)
-        # A pair stands for both its orders. Zeros are in columns only, of which we drop the sums.
-        sums = add(sums, j, 2.0 * ops.sum(value, axis=-2, keepdims=True))
-        pull = add(pull, j, ops.matmul(left, slope))
-        return sums, add(pull, i, ops.matmul(right, ops.swapaxes(slope, -1, -2)))
+        own_sums, own_pull, pull = ops.fori_loop(0, j, row, (own_sums, own_pull, pull))
+        sums = ops.slice_update(sums, start(j), own_sums)
+        return sums, ops.slice_update(pull, start(j), own_pull)
 
     carry = (ops.zeros_like(neurons[..., :1, :]), ops.zeros_like(neurons))
-    carry = ops.fori_loop(0, count, within, carry)
-    sums, pull = ops.fori_loop(0, count * (count - 1) // 2, between, carry)
+    sums, pull = ops.fori_loop(0, count, column, carry)
     sums = ops.where(ops.arange(count * width, dtype="int32") < n, sums, 0.0)
     # Each panel's own sum first: one float32 sum over all neurons would lose digits.
     sums = ops.sum(ops.reshape(sums, (-1, width)), axis=-1)
