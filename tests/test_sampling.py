@@ -100,7 +100,8 @@ class TestSample:
         assert len(set(moving)) == 6
         # Far more than so small a step can do.
         assert np.ptp(moving) > 1e-3
-        assert len(set(still)) == 1
+        # Old versions of XLA on several threads do not round alike twice.
+        assert np.ptp(still) < 1e-6
         assert losses(1e-6) == moving
 
     def test_config_keeps_the_sample(self):
