@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks import cnn9, kernels, machine, memory
+from benchmarks import cnn9, kernels, machine, memory, projections
 from benchmarks.picture import draw
 
 _DIMENSION, _MEMORY_DIMENSION = 512, 64
@@ -57,6 +57,16 @@ def _memory_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _projection_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="CoMHE, value and gradient, learned ones with their steps")
+    for column in ("projection", "kernel", "seconds", "against", "ratio"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        shape, seconds = str(tuple(row["shape"])), f"{row['seconds']:.4g}"
+        table.add_row(row["contender"], shape, seconds, row["against"], _spread(row))
+    return table
+
+
 def _step_table(rows: list[dict[str, Any]]) -> Table:
     table = Table(title="Training step of CNN-9: time / time with L2 alone")
     for column in ("jit_compile", "regularizer", "batch", "width", "seconds", "ratio"):
@@ -79,7 +89,7 @@ def main(
         "benchmarks/results"
     ),
 ) -> None:
-    """Times value and gradient of energies, their memory, and a training step of CNN-9.
+    """Times value and gradient of energies and of CoMHE, their memory, and a step of CNN-9.
 
     The backend is KERAS_BACKEND, tensorflow or jax. Run nothing else on the machine meanwhile.
     """
@@ -94,12 +104,15 @@ def main(
         "curve_dimension": _DIMENSION,
         "memory_dimension": _MEMORY_DIMENSION,
         "kernels": [],
+        "projections": [],
         "memory": [],
         "cnn9": [],
     }
     for shape in track(shapes, "kernels", console=console):
         results["kernels"] += kernels.measure(shape, quick)
     console.print(_kernel_table(results["kernels"]))
+    results["projections"] = projections.measure(quick)
+    console.print(_projection_table(results["projections"]))
     # A process's own memory says nothing about a device's.
     if not described["accelerator"]:
         for contender, sizes in _MEMORY_SIZES.items():

@@ -27,6 +27,7 @@ class PapersFormula(keras.Regularizer):
 REGULARIZERS = {
     "L2": (None, None),
     "keras_mhe": (keras_mhe.HalfSpaceMHE(1.0), keras_mhe.MHE(10.0)),
+    "RP-CoMHE": (keras_mhe.CoMHE(), keras_mhe.MHE(10.0)),
     "papers": (PapersFormula(1.0, True), PapersFormula(10.0, False)),
 }
 

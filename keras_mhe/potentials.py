@@ -23,7 +23,7 @@ def check_potential(
     return (
         check_nonnegative(s, "s"),
         _check_distance(distance),
-        _check_flag(half_space, "half_space"),
+        check_flag(half_space, "half_space"),
         _check_softening(softening),
     )
 
@@ -55,7 +55,8 @@ def _check_distance(distance: str) -> str:
     return distance
 
 
-def _check_flag(value: bool, name: str) -> bool:
+def check_flag(value: Any, name: str) -> bool:
+    """Returns True or False as Python's own."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(
             f"Invalid value for argument `{name}`. Expected True or False. "
@@ -201,17 +202,40 @@ class Potential:
             value, slope = (value / 2, force) if self.s == 0 else (value, 2.0 * force)
         return value if mirrored else value + slope * (cosine - held), slope
 
+    def curvature(self, cosine: Any, slope: Any) -> Any:
+        """The slope of the slope, elementwise, in full space: none where it is held."""
+        edge = 1.0 - self.floor / 2
+        if self.angular:
+            inside = ops.clip(cosine, _LOWEST_COSINE, edge)
+            acute = _arccosine(ops.abs(inside))
+            angle = ops.where(inside < 0, math.pi - acute, acute)
+            square = (1.0 - inside) * (1.0 + inside)
+            rate = (self.s + 1.0) * ops.rsqrt(square) / angle + inside / square
+            free = ops.logical_and(cosine < edge, cosine > _LOWEST_COSINE)
+        else:
+            rate = (self.s + 2.0) / (2.0 - 2.0 * ops.minimum(cosine, edge))
+            free = cosine < edge
+        return ops.where(free, slope * rate, 0.0)
+
 
 def potential_of(
-    matrix: Any, s: float, distance: str, half_space: bool, softening: float | str
+    matrix: Any,
+    s: float,
+    distance: str,
+    half_space: bool,
+    softening: float | str,
+    dimension: int | None = None,
 ) -> Potential:
-    """The potential between the neurons of a matrix, softened as suits their number."""
+    """The potential between the neurons of a matrix, softened as suits their number.
+
+    `dimension` is that of the sphere, where it is not that of the matrix.
+    """
     s, distance, half_space, softening = check_potential(s, distance, half_space, softening)
-    dimension, n = matrix.shape[-2:]
+    n = matrix.shape[-1]
     floor = softening_floor(
         softening,
         points=2 * n if half_space else n,
-        dimension=dimension,
+        dimension=matrix.shape[-2] if dimension is None else dimension,
         dtype=keras.backend.standardize_dtype(matrix.dtype),
     )
     return Potential(s, distance == "angular", half_space, floor)

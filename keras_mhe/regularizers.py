@@ -5,13 +5,13 @@ from typing import Any
 
 import keras
 
-from keras_mhe.axes import check_axes
-from keras_mhe.energy import hyperspherical_energy
-from keras_mhe.potentials import check_nonnegative, check_potential
+from keras_mhe.axes import check_axes, neuron_matrix
+from keras_mhe.energy import energy_of
+from keras_mhe.potentials import check_nonnegative, check_potential, potential_of
 from keras_mhe.sampling import check_sample, sampled_energy
 
 
-def _as_loss(value: Any) -> Any:
+def as_loss(value: Any) -> Any:
     """Casts to the dtype in which Keras adds up losses, whatever that of the kernel."""
     return keras.ops.cast(value, keras.config.floatx())
 
@@ -30,7 +30,7 @@ class _Addable(keras.Regularizer):
         return RegularizerSum([other, self])
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
+        arguments = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.get_config())
         return f"{type(self).__name__}({arguments})"
 
 
@@ -67,7 +67,7 @@ class RegularizerSum(_Addable):
             )
 
     def __call__(self, kernel: Any) -> Any:
-        return sum(_as_loss(regularizer(kernel)) for regularizer in self.regularizers)
+        return sum(as_loss(regularizer(kernel)) for regularizer in self.regularizers)
 
     def get_config(self) -> dict[str, Any]:
         return {"regularizers": [keras.regularizers.serialize(r) for r in self.regularizers]}
@@ -80,8 +80,44 @@ class RegularizerSum(_Addable):
         return " + ".join(repr(regularizer) for regularizer in self.regularizers)
 
 
+class HypersphericalRegularizer(_Addable):
+    """Base of the regularizers that weigh one energy of the directions of neurons.
+
+    `loss = factor * energy(neurons)`. What learns beside the kernel (a projection, a pole) is
+    state, kept by the layer wrapper; a bare regularizer has none.
+
+    Args:
+        factor, neuron_axis, groups: as in `MHE`.
+    """
+
+    def __init__(
+        self, factor: float, neuron_axis: int | Sequence[int] | None, groups: int | None
+    ) -> None:
+        self.factor = check_nonnegative(factor, "factor")
+        axes, count = check_axes(neuron_axis, groups)
+        # A list, as JSON has it, and not the caller's, who may change it.
+        self.neuron_axis = list(axes) if isinstance(neuron_axis, Sequence) else neuron_axis
+        self.groups = None if groups is None else count
+
+    def state_shapes(self, dimension: int) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of what learns, for neurons of so many coordinates; {} for nothing."""
+        return {}
+
+    def advanced(self, matrix: Any, state: dict[str, Any]) -> dict[str, Any]:
+        """The state after a training step in which the neurons were those of the matrix."""
+        return state
+
+    def energy(self, matrix: Any, state: dict[str, Any]) -> Any:
+        """The energy of a matrix of shape `(d, N)` or `(groups, d, N)`, a scalar tensor."""
+        raise NotImplementedError
+
+    def __call__(self, kernel: Any) -> Any:
+        matrix = neuron_matrix(kernel, self.neuron_axis, self.groups)
+        return as_loss(self.factor * self.energy(matrix, {}))
+
+
 @keras.saving.register_keras_serializable(package="keras_mhe")
-class MHE(_Addable):
+class MHE(HypersphericalRegularizer):
     """Minimum hyperspherical energy: pushes the directions of a layer's neurons apart.
 
     `loss = factor * mean over i != j of |u_i - u_j|^(-s)`, `u_i` the neurons (columns of the
@@ -136,29 +172,17 @@ class MHE(_Addable):
         sample: int | None = None,
         softening: float | str = "auto",
     ) -> None:
-        self.factor = check_nonnegative(factor, "factor")
+        super().__init__(factor, neuron_axis, groups)
         self.s, self.distance, self.half_space, self.softening = check_potential(
             s, distance, half_space, softening
         )
-        axes, count = check_axes(neuron_axis, groups)
-        # A list, as JSON has it, and not the caller's, who may change it.
-        self.neuron_axis = list(axes) if isinstance(neuron_axis, Sequence) else neuron_axis
-        self.groups = None if groups is None else count
         self.sample = check_sample(sample)
 
-    def __call__(self, kernel: Any) -> Any:
-        options: dict[str, Any] = {
-            "distance": self.distance,
-            "half_space": self.half_space,
-            "neuron_axis": self.neuron_axis,
-            "groups": self.groups,
-            "softening": self.softening,
-        }
+    def energy(self, matrix: Any, state: dict[str, Any]) -> Any:
+        potential = potential_of(matrix, self.s, self.distance, self.half_space, self.softening)
         if self.sample is None:
-            energy = hyperspherical_energy(kernel, self.s, **options)
-        else:
-            energy = sampled_energy(kernel, self.sample, self.s, **options)
-        return _as_loss(self.factor * energy)
+            return energy_of(matrix, potential)
+        return sampled_energy(matrix, potential, self.sample)
 
     def get_config(self) -> dict[str, Any]:
         return {

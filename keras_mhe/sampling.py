@@ -14,7 +14,7 @@ from keras_mhe.axes import check_integer, neuron_matrix
 from keras_mhe.energy import energy_of, with_gradient
 from keras_mhe.pairs import gradient_from_pull, mean_over_points, pair_sums, unit_neurons
 from keras_mhe.potentials import Potential, potential_of
-from keras_mhe.seeds import seed_from
+from keras_mhe.seeds import fingerprint, seed_of
 
 # Classes whose cosines with all labels of a batch are held at a time.
 _CLASSES = 4096
@@ -33,7 +33,7 @@ def _sampled_value_and_gradient(matrix: Any, potential: Potential, sample: int) 
     *batch, dimension, n = matrix.shape
     unit, reciprocal = unit_neurons(matrix)
     count = n // sample
-    order = keras.random.shuffle(ops.arange(n, dtype="int32"), seed=seed_from(matrix))
+    order = keras.random.shuffle(ops.arange(n, dtype="int32"), seed=seed_of(fingerprint(matrix)))
     # Neurons as rows: each is moved as a whole.
     drawn = ops.take(ops.swapaxes(unit, -1, -2), order[: count * sample], axis=-2)
     groups = ops.reshape(drawn, (*batch, count, sample, dimension))
@@ -54,30 +54,16 @@ def _compiled_sample(shape: tuple[int, ...], dtype: str, potential: Potential, s
     )
 
 
-def sampled_energy(
-    kernel: Any,
-    sample: int,
-    s: float = 2.0,
-    *,
-    distance: str = "euclidean",
-    half_space: bool = False,
-    neuron_axis: int | Sequence[int] | None = None,
-    groups: int | None = None,
-    softening: float | str = "auto",
-) -> Any:
-    """Hyperspherical energy of random groups of `sample` neurons: an unbiased estimate.
+def sampled_energy(matrix: Any, potential: Potential, sample: int) -> Any:
+    """The energy of random groups of `sample` neurons of a matrix: an unbiased estimate.
 
     `E = mean over groups of the mean over i != j within`, softened as the whole layer is. In half
     space the constant pairs `(u_i, -u_i)` keep their weight `1/(2N - 1)` of the full sum. The
-    groups are equal, disjoint and drawn from the bits of the kernel: anew whenever it changes. Up
+    groups are equal, disjoint and drawn from the bits of the matrix: anew whenever it changes. Up
     to `sample - 1` neurons are left out of a draw. Time and memory grow with `N * sample`.
-
-    Takes the other arguments of `hyperspherical_energy`, and raises as it does.
 
     Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS.
     """
-    matrix = neuron_matrix(kernel, neuron_axis, groups)
-    potential = potential_of(matrix, s, distance, half_space, softening)
     if sample >= matrix.shape[-1]:
         return energy_of(matrix, potential)
     dtype = keras.backend.standardize_dtype(matrix.dtype)

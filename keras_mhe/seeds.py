@@ -19,12 +19,8 @@ class _Drawn(keras.random.SeedGenerator):
         return self.seed
 
 
-def seed_from(tensor: Any) -> keras.random.SeedGenerator:
-    """A seed made of the bits of a tensor: another as soon as one of them changes.
-
-    A regularizer holds no state that a compiled step could advance. The weights are such a state:
-    they move every step, are equal on all replicas and come back with a checkpoint.
-    """
+def fingerprint(tensor: Any) -> Any:
+    """An integer of at least zero made of the bits of a tensor: another as soon as one changes."""
     bits = ops.reshape(ops.view(tensor, "int32"), (-1,))
     # Narrow dtypes leave the low bits zero, and the product would hand that on.
     bits = ops.bitwise_xor(bits, ops.bitwise_right_shift(bits, 16))
@@ -32,6 +28,15 @@ def seed_from(tensor: Any) -> keras.random.SeedGenerator:
     odd = ops.arange(bits.shape[0], dtype="int32") * np.int32(2) + np.int32(1)
     mixed = ops.sum(bits * odd * np.int32(-1640531535))
     # Without its sign, which the dtypes of seeds disagree about.
-    mixed = ops.bitwise_and(mixed, ops.convert_to_tensor(2**31 - 1, "int32"))
-    mixed = ops.cast(mixed, seed_dtype())
-    return _Drawn(ops.stack([mixed, ops.zeros_like(mixed)]))
+    return ops.bitwise_and(mixed, ops.convert_to_tensor(2**31 - 1, "int32"))
+
+
+def seed_of(number: Any, stream: int = 0) -> keras.random.SeedGenerator:
+    """A seed made of an integer of at least zero; streams of draws differ from each other.
+
+    A regularizer holds no state that a compiled step could advance. The weights are such a state:
+    they move every step, are equal on all replicas and come back with a checkpoint. Their
+    `fingerprint` makes a seed that does so, too.
+    """
+    words = [ops.convert_to_tensor(word, "int32") for word in (number, stream)]
+    return _Drawn(ops.cast(ops.stack(words), seed_dtype()))

@@ -70,3 +70,23 @@ def gradient(matrix: np.ndarray, step: float = 1e-5, **options) -> np.ndarray:
         after, before = (energy(matrix + sign * shift, **options) for sign in (1, -1))
         result[index] = (after - before) / (2 * step)
     return result
+
+
+def slopes(function, array: np.ndarray, step: float = 1e-4) -> np.ndarray:
+    """Central differences of any function of an array, in every entry."""
+    result = np.zeros_like(array)
+    for index in np.ndindex(array.shape):
+        shift = np.zeros_like(array)
+        shift[index] = step
+        result[index] = (function(array + shift) - function(array - shift)) / (2 * step)
+    return result
+
+
+def cosine_distance(projection: np.ndarray, matrix: np.ndarray) -> float:
+    """The Frobenius norm of what a projection changes in the cosines between neurons."""
+
+    def cosines(points):
+        points = points / np.linalg.norm(points, axis=0)
+        return points.T @ points
+
+    return float(np.linalg.norm(cosines(projection @ matrix) - cosines(matrix)))

@@ -93,3 +93,29 @@ class TestSoftening:
         kernel = pair(1e-3, dtype="float64")
         assert number(kernel, 2, softening=0) == pytest.approx(1e6, rel=1e-6)
         assert number(kernel, 2) < 50
+
+
+class TestCurvature:
+    """The slope of the slope, which learned projections need."""
+
+    @pytest.mark.parametrize("distance", DISTANCES)
+    @pytest.mark.parametrize("s", POWERS)
+    def test_it_is_the_derivative_of_the_slope(self, s, distance, float64):
+        potential = potentials.Potential(float(s), distance == "angular", False, 0.1)
+        cosines = np.array([-0.99, -0.5, 0.0, 0.3, 0.94, 0.96, 1.0])
+        step = 1e-6
+
+        def slope(c):
+            return keras.ops.convert_to_numpy(potential(keras.ops.convert_to_tensor(c))[1])
+
+        expected = (slope(cosines + step) - slope(cosines - step)) / (2 * step)
+        tensor = keras.ops.convert_to_tensor(cosines)
+        got = keras.ops.convert_to_numpy(potential.curvature(tensor, potential(tensor)[1]))
+        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+
+    @pytest.mark.parametrize("distance", DISTANCES)
+    def test_it_is_finite_everywhere(self, distance):
+        potential = potentials.Potential(2.0, distance == "angular", False, 1e-6)
+        cosines = keras.ops.convert_to_tensor(np.linspace(-1, 1, 1001, dtype="float32"))
+        curvature = potential.curvature(cosines, potential(cosines)[1])
+        assert np.all(np.isfinite(keras.ops.convert_to_numpy(curvature)))

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mhe import MHE, HalfSpaceMHE, hyperspherical_energy
+import keras_mhe
+from keras_mhe import MHE, CoMHE, GroupProjection, HalfSpaceMHE, hyperspherical_energy
 from keras_mhe.regularizers import RegularizerSum
 
 KERNEL = np.random.default_rng(0).standard_normal((3, 3, 4, 8)).astype("float32")
@@ -22,8 +23,10 @@ every_regularizer = pytest.mark.parametrize(
         HalfSpaceMHE(0.5, neuron_axis=-2),
         HalfSpaceMHE(1.0) + keras.regularizers.L2(5e-4),
         keras.regularizers.L1(1e-3) + MHE(0.1) + HalfSpaceMHE(0.2),
+        CoMHE(2.0, 0, projection="random", groups=2),
+        CoMHE(distance="angular", projection=GroupProjection(3)) + keras.regularizers.L2(5e-4),
     ],
-    ids=["mhe", "angular", "axes-groups", "half-space", "with-l2", "sum-of-three"],
+    ids=["mhe", "angular", "axes", "half-space", "with-l2", "three", "random", "group"],
 )
 
 
@@ -127,6 +130,8 @@ class TestConfiguration:
     def test_repr_is_the_call_that_makes_it(self):
         regularizer = HalfSpaceMHE(0.5, 0, groups=2)
         assert eval(repr(regularizer)).get_config() == regularizer.get_config()
+        compressive = CoMHE(projection="angle")
+        assert eval(repr(compressive), vars(keras_mhe)).get_config() == compressive.get_config()
         assert repr(MHE() + regularizer) == f"{MHE()!r} + {regularizer!r}"
 
 
@@ -204,7 +209,7 @@ class TestModels:
 
 
 class TestArguments:
-    @pytest.mark.parametrize("cls", [MHE, HalfSpaceMHE])
+    @pytest.mark.parametrize("cls", [MHE, HalfSpaceMHE, CoMHE])
     @pytest.mark.parametrize(
         ("options", "error", "words"),
         [

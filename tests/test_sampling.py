@@ -303,6 +303,10 @@ class TestWorkedUse:
 def test_the_default_dtype_of_keras_changes_nothing(dtype):
     kernel, large = normals(4, 29), normals(3, 1450)
 
+    def estimate(matrix):
+        potential = potentials.Potential(2.0, False, False, 0.1)
+        return sampling.sampled_energy(matrix, potential, 5)
+
     def energies():
         # Programs are kept by shape: make them anew.
         for programs in (
@@ -313,7 +317,7 @@ def test_the_default_dtype_of_keras_changes_nothing(dtype):
             programs.cache_clear()
         return [
             slopes(large),
-            value_and_gradient(lambda k: sampling.sampled_energy(k, 5), kernel),
+            value_and_gradient(estimate, kernel),
             classes(kernel, np.array([1, 2, 28])),
         ]
 

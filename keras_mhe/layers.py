@@ -1,0 +1,220 @@
+"""The layer wrapper: regularizers that learn, factors that change, neurons found by themselves."""
+
+import inspect
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mhe.axes import neuron_matrix
+from keras_mhe.kernels import Kernel, kernels_of
+from keras_mhe.regularizers import HypersphericalRegularizer, RegularizerSum, as_loss
+from keras_mhe.seeds import fingerprint
+
+_NO_KERNEL = keras.initializers.Constant(-1)
+
+
+def _split(regularizer: Any) -> tuple[HypersphericalRegularizer, list[Any]]:
+    """The one energy in a regularizer, and what it is added to."""
+    terms = regularizer.regularizers if isinstance(regularizer, RegularizerSum) else [regularizer]
+    energies = [term for term in terms if isinstance(term, HypersphericalRegularizer)]
+    if len(energies) != 1:
+        raise ValueError(
+            "Invalid value for argument `regularizer`. Expected one regularizer of keras_mhe, or "
+            "its sum with others of Keras; for a second one wrap the layer twice. "
+            f"Received: regularizer={regularizer!r}"
+        )
+    return energies[0], [term for term in terms if term is not energies[0]]
+
+
+class _Bound:
+    """The regularizer of one kernel: the wrapper's, with its factor and what it has learned."""
+
+    def __init__(self, wrapper: "HypersphericalRegularization", kernel: Kernel) -> None:
+        self.energy, self.others = _split(wrapper.regularizer)
+        self.variable, self.factor = kernel.variable, wrapper.factor
+        # What the layer has been given besides.
+        if self.variable.regularizer is not None:
+            self.others = [self.variable.regularizer, *self.others]
+        self.neuron_axis: Any = self.energy.neuron_axis
+        self.groups = self.energy.groups
+        if self.neuron_axis is None:
+            self.neuron_axis = kernel.neuron_axis
+            self.groups = kernel.groups if self.groups is None else self.groups
+        matrix = self.neurons(self.variable)
+        if matrix.shape[-1] == 1 and len(matrix.shape) == 3:
+            raise ValueError(
+                f"Each group of the {kernel.name} has one neuron, which has no other to be pushed "
+                "from. To let neurons with different inputs compete name their axes in the "
+                f"regularizer, as `neuron_axis=-2`. Received: kernel.shape={self.variable.shape}, "
+                f"neuron_axis={self.neuron_axis}, groups={self.groups}"
+            )
+        normal, prefix = keras.initializers.RandomNormal(stddev=1.0), kernel.name.replace("/", "_")
+        self.state = {
+            name: wrapper.add_state(f"{prefix}_{name}", normal, shape, matrix.dtype)
+            for name, shape in self.energy.state_shapes(matrix.shape[-2]).items()
+        }
+        self.seen = None
+        if self.state:
+            # The fingerprint of the kernel from which the state last learned.
+            self.seen = wrapper.add_state(f"{prefix}_seen", _NO_KERNEL, (), "int32")
+
+    def neurons(self, kernel: Any) -> Any:
+        return neuron_matrix(kernel, self.neuron_axis, self.groups)
+
+    def values(self) -> dict[str, Any]:
+        return {name: ops.convert_to_tensor(value) for name, value in self.state.items()}
+
+    def learn(self) -> None:
+        """Lets the state learn from the kernel, once for each kernel."""
+        if self.seen is None or not self.variable.trainable:
+            return
+        matrix = self.neurons(ops.stop_gradient(ops.convert_to_tensor(self.variable)))
+        state, mark = self.values(), fingerprint(matrix)
+        new = ops.cond(
+            ops.equal(mark, ops.convert_to_tensor(self.seen)),
+            lambda: state,
+            lambda: self.energy.advanced(matrix, state),
+        )
+        for name, variable in self.state.items():
+            variable.assign(new[name])
+        self.seen.assign(mark)
+
+    def __call__(self, kernel: Any) -> Any:
+        energy = self.energy.energy(self.neurons(kernel), self.values())
+        loss = as_loss(ops.cast(self.factor, energy.dtype) * energy)
+        return sum((as_loss(other(kernel)) for other in self.others), loss)
+
+
+@keras.saving.register_keras_serializable(package="keras_mhe")
+class HypersphericalRegularization(keras.layers.Wrapper):
+    """Wraps a layer and regularizes the directions of its neurons; its outputs stay as they are.
+
+    `loss = factor * energy(neurons)` for every kernel of the layer, once however often the layer
+    is called. Against `kernel_regularizer=` the wrapper
+
+    - knows which axes of the layer's kernels are neurons, and which groups of them compete:
+      transposed and grouped convolutions, recurrent layers (kernel and recurrent kernel, by
+      gate), EinsumDense and attention (every projection), Embedding, wrapped layers;
+    - keeps what a regularizer learns (`AngleProjection`, `AdversarialProjection`) and saves it
+      with the model. It learns once in each training step, as soon as the kernel has moved;
+    - holds the factor as a variable, which a callback can change between steps.
+
+    A regularizer that the layer has of its own is added. A frozen layer adds nothing. Remove the
+    wrapper from a trained model by taking its `layer`, in a new process or a clone: in this one
+    the kernels keep their regularizer.
+
+    Args:
+        layer: a layer with a kernel or embeddings; built or not.
+        regularizer: a regularizer of this package, or its sum with others of Keras. Where its
+            `neuron_axis` is None, the layer says which axes are neurons; filters of
+            DepthwiseConv compete within their channel only, unless it is named.
+        **kwargs: those of `keras.layers.Layer`.
+
+    Attributes:
+        factor: scalar variable, the weight of the energy; at first that of the regularizer.
+        state: dict of variables, what was learned: `"projection"` of shape `(dim, d)`. For a layer
+            with several kernels the names begin with the kernel's: `"recurrent_kernel/projection"`.
+
+    Raises:
+        TypeError, ValueError: at once for an argument that is no layer, or not one regularizer of
+            this package; when it is built, for a layer without kernel or embeddings and for
+            kernels that do not fit the regularizer.
+
+    Source: Lin et al. (2020), "Regularizing Neural Networks via Minimizing Hyperspherical
+    Energy", CVPR.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_mhe import CoMHE, HypersphericalRegularization
+    >>> regularizer = CoMHE(projection="adversarial")
+    >>> model = keras.Sequential([
+    ...     keras.Input((28, 28, 1)),
+    ...     HypersphericalRegularization(keras.layers.Conv2D(64, 7), regularizer),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(10),
+    ... ])
+    >>> tuple(model.layers[0].state["projection"].shape)
+    (30, 49)
+    >>> len(model.losses)
+    1
+    """
+
+    def __init__(self, layer: keras.layers.Layer, regularizer: Any, **kwargs: Any) -> None:
+        # The layer inside casts its inputs and weights; what learns here reads them as they are.
+        super().__init__(layer, autocast=False, **kwargs)
+        self.supports_masking = layer.supports_masking
+        self.regularizer = keras.regularizers.get(regularizer)
+        energy, _ = _split(self.regularizer)
+        initial = keras.initializers.Constant(energy.factor)
+        self.factor = self.add_state("factor", initial, (), "float32")
+        self._bound: dict[str, _Bound] = {}
+
+    def add_state(
+        self, name: str, initializer: Any, shape: tuple[int, ...], dtype: str
+    ) -> keras.Variable:
+        """Adds a variable that no optimizer moves."""
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            dtype=dtype,
+            initializer=initializer,
+            trainable=False,
+            autocast=False,
+            # Replicas compute the same from the same weights: any of them will do.
+            aggregation="only_first_replica",
+        )
+
+    @property
+    def state(self) -> dict[str, keras.Variable]:
+        alone = len(self._bound) == 1
+        return {
+            name if alone else f"{kernel}/{name}": variable
+            for kernel, bound in self._bound.items()
+            for name, variable in bound.state.items()
+        }
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.built and not self.layer.built:
+            self._build_by_arguments(args, kwargs)
+        return super().__call__(*args, **kwargs)
+
+    def _build_by_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Builds a layer of several inputs, as attention: `build` is told of the first alone."""
+        parameters = inspect.signature(self.layer.build).parameters
+        needed = [p for p in parameters.values() if p.default is p.empty]
+        if len(needed) > 1:
+            named = {f"{name}_shape": value for name, value in kwargs.items()}
+            self.layer.build(
+                *[tuple(value.shape) for value in args],
+                **{k: tuple(v.shape) for k, v in named.items() if k in parameters},
+            )
+
+    def build(self, input_shape: Any = None) -> None:
+        super().build(input_shape)
+        if not self._bound:
+            bound = {kernel.name: _Bound(self, kernel) for kernel in kernels_of(self.layer)}
+            for regularizer in bound.values():
+                regularizer.variable.regularizer = regularizer
+            self._bound = bound
+
+    def call(self, inputs: Any, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        if training:
+            for bound in self._bound.values():
+                bound.learn()
+        return self.layer(inputs, *args, **kwargs)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return self.layer.compute_output_shape(input_shape)
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        # From a call, not from the shape of the first input: there may be several.
+        return keras.Operation.compute_output_spec(self, *args, **kwargs)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        return self.layer.compute_mask(inputs, previous_mask)
+
+    def get_config(self) -> dict[str, Any]:
+        regularizer = keras.regularizers.serialize(self.regularizer)
+        return {**super().get_config(), "regularizer": regularizer}

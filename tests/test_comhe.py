@@ -1,0 +1,127 @@
+"""CoMHE as a regularizer: short forms, the papers' values, what it refuses."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from differentiate import value_and_gradient
+from probes import normals
+
+from keras_mhe import (
+    AdversarialProjection,
+    AngleProjection,
+    CoMHE,
+    GroupProjection,
+    HypersphericalRegularization,
+    RandomProjection,
+)
+from keras_mhe import projections as projections_module
+
+SHORT_FORMS = {
+    "random": RandomProjection(),
+    "angle": AngleProjection(),
+    "adversarial": AdversarialProjection(),
+    "group": GroupProjection(),
+}
+
+
+@pytest.mark.parametrize("name", SHORT_FORMS)
+def test_strings_are_short_forms(name):
+    assert CoMHE(projection=name).projection == SHORT_FORMS[name]
+
+
+@pytest.mark.parametrize("projection", ["other", None, 3, RandomProjection])
+def test_other_projections_are_refused(projection):
+    with pytest.raises(ValueError, match=r"`projection`.*Received: projection="):
+        CoMHE(projection=projection)
+
+
+@pytest.mark.parametrize("name", ["angle", "adversarial"])
+def test_a_bare_regularizer_cannot_learn_and_shows_the_wrapped_form(name):
+    layer = keras.layers.Dense(4, kernel_regularizer=CoMHE(projection=name))
+    layer.build((None, 50))
+    words = r"keras_mhe\.HypersphericalRegularization\(keras\.layers\.Dense\(64\), keras_mhe\.CoMHE"
+    with pytest.raises(ValueError, match=words):
+        _ = layer.losses
+
+
+def test_the_wrapped_form_is_shown_as_it_runs():
+    import keras_mhe
+
+    with pytest.raises(ValueError, match="Wrap the layer") as raised:
+        CoMHE(projection="angle")(normals(50, 4))
+    shown = str(raised.value).split("`")[3]
+    wrapped = eval(shown, {"keras": keras, "keras_mhe": keras_mhe})
+    wrapped.build((None, 50))
+    assert len(wrapped.losses) == 1
+
+
+class TestOfficialValues:
+    """The papers' programs (with ‖w‖² + 1e-4 and 1e-2 agreement, as for MHE)."""
+
+    rows = json.loads((Path(__file__).parent / "official_comhe.json").read_text())
+
+    @pytest.mark.parametrize("row", rows, ids=lambda row: row["kind"])
+    def test_values_and_gradients(self, row, monkeypatch):
+        shape, d, dim = row["shape"], int(np.prod(row["shape"][:-1])), row["pd"]
+        kernel = normals(*shape, seed=row["seed"], dtype="float64") * row["scale"]
+        count = row.get("pn", 1)
+        projections = np.stack([normals(dim, d, seed=row["proj_seed"] + i) for i in range(count)])
+        learned = {"angle": AngleProjection, "adversarial": AdversarialProjection}
+        if row["kind"] == "random":
+            projection = RandomProjection(dim, count)
+            drawn = keras.ops.convert_to_tensor(projections)
+            monkeypatch.setattr(projections_module, "_draw", lambda *_: drawn)
+        else:
+            projection = learned[row["kind"]](dim, learning_rate=row["lr"])
+        layer = keras.layers.Conv2D(shape[-1], shape[0])
+        wrapper = HypersphericalRegularization(layer, CoMHE(projection=projection, softening=0))
+        wrapper.build((None, 9, 9, shape[-2]))
+        layer.kernel.assign(kernel)
+        if wrapper.state:
+            wrapper.state["projection"].assign(projections[0])
+        assert float(wrapper.losses[0]) == pytest.approx(row["loss"], rel=1e-3)
+
+        value, gradient = value_and_gradient(layer.kernel.regularizer, kernel.astype("float32"))
+        probe = np.random.default_rng(999).standard_normal(shape)
+        assert value == pytest.approx(row["loss"], rel=1e-3)
+        assert np.linalg.norm(gradient) == pytest.approx(row["gnorm"], rel=1e-2)
+        assert np.sum(gradient * probe) == pytest.approx(row["gprobe"], abs=1e-2 * row["gnorm"])
+
+
+def nothing(y_true, y_pred):
+    """A loss of zero: that of a step is the regularizer's alone."""
+    return 0.0 * y_pred[:, 0]
+
+
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_five_training_steps_draw_five_projections_and_resume_draws_the_same(tmp_path, jit_compile):
+    """The loss of each compiled step is that of the projections which its kernel draws."""
+    projection = RandomProjection(dim=4, count=2)
+    keras.utils.set_random_seed(0)
+    layer = keras.layers.Dense(12, kernel_regularizer=CoMHE(projection=projection, softening=0))
+    model = keras.Sequential([keras.Input((9,)), layer])
+    # Without momentum: the weights are all that is saved.
+    model.compile(keras.optimizers.SGD(0.01), nothing, jit_compile=jit_compile)
+    x, y = np.ones((4, 9), "float32"), np.zeros((4, 1), "float32")
+    fixed = CoMHE(projection=RandomProjection(4, 2), softening=0)
+
+    def step(model):
+        kernel = model.layers[0].kernel
+        drawn = keras.ops.convert_to_numpy(projection.draw(keras.ops.convert_to_tensor(kernel)))
+        expected = float(fixed(keras.ops.convert_to_tensor(kernel)))
+        assert float(model.train_on_batch(x, y)) == pytest.approx(expected, rel=1e-5)
+        return drawn
+
+    first = step(model)
+    model.save(tmp_path / "model.keras")
+    others = [step(model) for _ in range(4)]
+    draws = [first, *others]
+    assert all(np.all(a != b) for i, a in enumerate(draws) for b in draws[:i])
+
+    loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    loaded.compile(keras.optimizers.SGD(0.01), nothing, jit_compile=jit_compile)
+    for expected in others:
+        np.testing.assert_array_equal(step(loaded), expected)
