@@ -1,6 +1,7 @@
 """CoMHE as a regularizer: short forms, the papers' values, what it refuses."""
 
 import json
+import re
 from pathlib import Path
 
 import keras
@@ -125,3 +126,19 @@ def test_five_training_steps_draw_five_projections_and_resume_draws_the_same(tmp
     loaded.compile(keras.optimizers.SGD(0.01), nothing, jit_compile=jit_compile)
     for expected in others:
         np.testing.assert_array_equal(step(loaded), expected)
+
+
+def test_the_page_on_compressive_mhe_does_what_it_says():
+    page = (Path(__file__).parents[1] / "docs" / "compressive.md").read_text()
+    names = {}
+    bare, wrapped, warm_up = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(bare, names)
+    names["layer"].build((None, 9, 9, 8))
+    assert len(names["layer"].losses) == 1
+    exec(wrapped, names)
+    assert tuple(names["projection"].shape) == (30, 144)
+    learned = keras.ops.convert_to_numpy(names["projection"])
+    exec(warm_up, names)
+    wrapper = names["model"].layers[1]
+    assert float(keras.ops.convert_to_numpy(wrapper.factor)) == 1
+    assert np.any(keras.ops.convert_to_numpy(wrapper.state["projection"]) != learned)
