@@ -27,7 +27,7 @@ def _split(regularizer: Any) -> tuple[HypersphericalRegularizer, list[Any]]:
     return energies[0], [term for term in terms if term is not energies[0]]
 
 
-class _Bound:
+class _Bound(keras.Regularizer):
     """The regularizer of one kernel: the wrapper's, with its factor and what it has learned."""
 
     def __init__(self, wrapper: "HypersphericalRegularization", kernel: Kernel) -> None:

@@ -462,9 +462,11 @@ for projection in (
     if projection == RandomProjection(4, 3):
         continue
     one, _ = trained(regularizer, False)
+    # What learns multiplies what rounding does.
+    tolerance = 1e-3 if wrapper.state else 1e-5
     for got, expected in zip(model.get_weights(), one.get_weights()):
         if np.asarray(got).dtype.kind == "f":
-            np.testing.assert_allclose(got, expected, atol=1e-5)
+            np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance)
 """
 
 
