@@ -7,7 +7,7 @@ import numpy as np
 
 import keras_mhe
 from benchmarks.contenders import papers_formula
-from benchmarks.timing import quartiles, rounds
+from benchmarks.timing import compared, rounds
 from keras_mhe.regularizers import RegularizerSum
 
 # The papers' 5e-4 is for half the squared norm.
@@ -91,17 +91,14 @@ def measure(quick: bool) -> list[dict[str, Any]]:
             count=3 if quick else 15,
             least=0.02 if quick else 1.0,
         )
-        for name in models:
-            ratio, low, high = quartiles(np.divide(times[name], times["L2"]))
-            rows.append(
-                {
-                    "regularizer": name,
-                    "batch": batch,
-                    "width": width,
-                    "jit_compile": jit_compile,
-                    "seconds": quartiles(times[name])[0],
-                    "ratio": ratio,
-                    "ratio_quartiles": [low, high],
-                }
-            )
+        rows += [
+            {
+                "regularizer": name,
+                "batch": batch,
+                "width": width,
+                "jit_compile": jit_compile,
+                **compared(times, name, "L2"),
+            }
+            for name in models
+        ]
     return rows

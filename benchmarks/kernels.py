@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from benchmarks.contenders import contenders
-from benchmarks.timing import quartiles, rounds
+from benchmarks.timing import compared, rounds
 
 SHAPES = [
     (576, 64),
@@ -33,17 +33,12 @@ def measure(shape: tuple[int, int], quick: bool) -> list[dict[str, Any]]:
         count=3 if quick else 5 if large else 15,
         least=0.02 if quick else 0.1,
     )
-    rows = []
-    for name in programs:
-        ratio, low, high = quartiles(np.divide(times[name], times["product"]))
-        rows.append(
-            {
-                "shape": list(shape),
-                "contender": name,
-                "seconds": quartiles(times[name])[0],
-                "ratio": ratio,
-                "ratio_quartiles": [low, high],
-                "compilation_seconds": compilation[name],
-            }
-        )
-    return rows
+    return [
+        {
+            "shape": list(shape),
+            "contender": name,
+            **compared(times, name, "product"),
+            "compilation_seconds": compilation[name],
+        }
+        for name in programs
+    ]

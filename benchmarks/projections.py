@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from benchmarks.contenders import value_and_gradient
-from benchmarks.timing import quartiles, rounds
+from benchmarks.timing import compared, rounds
 from keras_mhe import AdversarialProjection, AngleProjection, CoMHE, RandomProjection
 from keras_mhe._backend import compiled, normals
 from keras_mhe.seeds import fingerprint, seed_of
@@ -55,21 +55,16 @@ def measure(quick: bool) -> list[dict[str, Any]]:
         count=3 if quick else 15,
         least=0.02 if quick else 0.2,
     )
-    rows = []
-    for name in programs:
-        against = "products" if name in ("products", "random") else "one projection"
-        ratio, low, high = quartiles(np.divide(times[name], times[against]))
-        rows.append(
-            {
-                "shape": list(shape),
-                "dim": DIM,
-                "count": COUNT,
-                "contender": name,
-                "against": against,
-                "seconds": quartiles(times[name])[0],
-                "ratio": ratio,
-                "ratio_quartiles": [low, high],
-                "compilation_seconds": compilation[name],
-            }
-        )
-    return rows
+    against = {"products": "products", "random": "products"}
+    return [
+        {
+            "shape": list(shape),
+            "dim": DIM,
+            "count": COUNT,
+            "contender": name,
+            "against": against.get(name, "one projection"),
+            **compared(times, name, against.get(name, "one projection")),
+            "compilation_seconds": compilation[name],
+        }
+        for name in programs
+    ]

@@ -23,6 +23,13 @@ def quartiles(values: Any) -> tuple[float, float, float]:
     return float(middle), float(low), float(high)
 
 
+def compared(times: dict[str, list[float]], name: str, against: str) -> dict[str, Any]:
+    """Median seconds of a call, and its ratio to another within the same rounds."""
+    ratio, low, high = quartiles(np.divide(times[name], times[against]))
+    median = quartiles(times[name])[0]
+    return {"seconds": median, "ratio": ratio, "ratio_quartiles": [low, high]}
+
+
 def seconds(call: Callable[[], Any], least: float) -> float:
     """Mean time of a call, repeated until `least` seconds have passed."""
     start, calls = time.perf_counter(), 0

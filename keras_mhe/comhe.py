@@ -5,15 +5,9 @@ from typing import Any
 
 import keras
 
+from keras_mhe.learned import AdversarialProjection, AngleProjection, LearnedProjection
 from keras_mhe.potentials import check_potential
-from keras_mhe.projections import (
-    AdversarialProjection,
-    AngleProjection,
-    GroupProjection,
-    LearnedProjection,
-    Projection,
-    RandomProjection,
-)
+from keras_mhe.projections import GroupProjection, Projection, RandomProjection
 from keras_mhe.regularizers import HypersphericalRegularizer
 
 _SHORT_FORMS = {

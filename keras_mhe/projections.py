@@ -1,4 +1,4 @@
-"""The projections of compressive MHE: to few dimensions, in which energies are measured."""
+"""The projections of compressive MHE that do not learn: random ones, and groups of coordinates."""
 
 import dataclasses
 import functools
@@ -11,15 +11,8 @@ from keras import ops
 from keras_mhe._backend import compiled, normals
 from keras_mhe.axes import check_integer
 from keras_mhe.energy import energy_of, with_gradient
-from keras_mhe.inner import (
-    CosineDistance,
-    FullSpaceEnergy,
-    Objective,
-    projected_value_and_gradient,
-    stepped,
-    value_and_gradient_after_step,
-)
-from keras_mhe.potentials import Potential, check_flag, check_nonnegative, potential_of
+from keras_mhe.inner import projected_value_and_gradient
+from keras_mhe.potentials import Potential, check_flag, potential_of
 from keras_mhe.seeds import fingerprint, seed_of
 
 _LARGEST_SEED = 2**31 - 1
@@ -56,14 +49,15 @@ class Projection:
         return cls(**config)
 
 
-def _dtype(matrix: Any) -> str:
+def dtype_of(matrix: Any) -> str:
+    """The name of a tensor's dtype."""
     return str(keras.backend.standardize_dtype(matrix.dtype))
 
 
 def _draw(matrix: Any, projection: "RandomProjection") -> Any:
     number = fingerprint(matrix) if projection.resample else 0
     shape = (projection.count, projection.dim, matrix.shape[-2])
-    return normals(shape, _dtype(matrix), seed_of(number, projection.seed))
+    return normals(shape, dtype_of(matrix), seed_of(number, projection.seed))
 
 
 @functools.lru_cache(maxsize=256)
@@ -128,13 +122,13 @@ class RandomProjection(Projection):
     def draw(self, matrix: Any) -> Any:
         """The projections, `(count, dim, d)`, of a matrix of shape `(d, N)` or `(groups, d, N)`."""
         # Compiled, as in training: TensorFlow draws otherwise without XLA.
-        return _compiled_draw(tuple(matrix.shape), _dtype(matrix), self)(matrix)
+        return _compiled_draw(tuple(matrix.shape), dtype_of(matrix), self)(matrix)
 
     def energy(self, matrix: Any, state: dict[str, Any], **pair: Any) -> Any:
         if matrix.shape[-2] <= self.dim:
             return energy_of(matrix, potential_of(matrix, **pair))
         potential = potential_of(matrix, **pair, dimension=self.dim)
-        program = _compiled_random(tuple(matrix.shape), _dtype(matrix), self, potential)
+        program = _compiled_random(tuple(matrix.shape), dtype_of(matrix), self, potential)
         return with_gradient(program, matrix, twice=False)
 
 
@@ -191,152 +185,3 @@ class GroupProjection(Projection):
                 share = count / self.count
                 energy = energy + share * energy_of(groups, potential_of(groups, **pair))
         return energy
-
-
-@functools.lru_cache(maxsize=256)
-def _compiled_steps(
-    shape: tuple[int, ...], dtype: str, projection: "LearnedProjection", objective: Objective
-) -> Any:
-    rate, steps = projection.learning_rate, projection.steps
-    return compiled(
-        lambda matrix, state: stepped(matrix, state, objective, rate, steps),
-        (shape, dtype),
-        ((projection.dim, shape[-2]), dtype),
-    )
-
-
-@functools.lru_cache(maxsize=256)
-def _compiled_learned(
-    shape: tuple[int, ...],
-    dtype: str,
-    projection: "LearnedProjection",
-    objective: Objective,
-    potential: Potential,
-) -> Any:
-    def after_step(matrix: Any, state: Any) -> tuple[Any, Any]:
-        rate = projection.learning_rate
-        return value_and_gradient_after_step(matrix, state, objective, rate, potential)
-
-    def as_it_is(matrix: Any, state: Any) -> tuple[Any, Any]:
-        return projected_value_and_gradient(matrix, state[None], potential)
-
-    return compiled(
-        after_step if projection.unroll else as_it_is,
-        (shape, dtype),
-        ((projection.dim, shape[-2]), dtype),
-    )
-
-
-@dataclass(frozen=True)
-class LearnedProjection(Projection):
-    """Base of the projections that follow gradient steps, from entries `N(0, 1)`."""
-
-    dim: int = 30
-    learning_rate: float = 0.1
-    steps: int = 1
-    unroll: bool = True
-
-    def __post_init__(self) -> None:
-        self._set_integer("dim")
-        self._set_integer("steps")
-        rate = check_nonnegative(self.learning_rate, "learning_rate")
-        object.__setattr__(self, "learning_rate", rate)
-        object.__setattr__(self, "unroll", check_flag(self.unroll, "unroll"))
-
-    def objective(self, matrix: Any, **pair: Any) -> Objective:
-        """What the steps lower or raise."""
-        raise NotImplementedError
-
-    def state_shapes(self, dimension: int) -> dict[str, tuple[int, ...]]:
-        return {} if dimension <= self.dim else {"projection": (self.dim, dimension)}
-
-    def advanced(self, matrix: Any, state: dict[str, Any], **pair: Any) -> dict[str, Any]:
-        if not state:
-            return state
-        objective = self.objective(matrix, **pair)
-        program = _compiled_steps(tuple(matrix.shape), _dtype(matrix), self, objective)
-        return {"projection": program(ops.stop_gradient(matrix), state["projection"])}
-
-    def energy(self, matrix: Any, state: dict[str, Any], **pair: Any) -> Any:
-        if matrix.shape[-2] <= self.dim:
-            return energy_of(matrix, potential_of(matrix, **pair))
-        program = _compiled_learned(
-            tuple(matrix.shape),
-            _dtype(matrix),
-            self,
-            self.objective(matrix, **pair),
-            potential_of(matrix, **pair, dimension=self.dim),
-        )
-        return with_gradient(program, matrix, state["projection"], twice=False)
-
-
-@keras.saving.register_keras_serializable(package="keras_mhe")
-@dataclass(frozen=True)
-class AngleProjection(LearnedProjection):
-    """The projection of compressive MHE that learns to keep angles.
-
-    `E(P'W)` with `P' = P - learning_rate * dL/dP`, `L = |cos(PW) - cos(W)|_F`, where `cos` is the
-    matrix of cosines between neurons. In every training step P, kept by the layer wrapper, takes
-    `steps` such steps, and the loss adds the one above, through which its gradient passes.
-
-    Args:
-        dim: dimensions of the projected neurons. Neurons of no more coordinates are not projected.
-        learning_rate: size of a step, zero or more; that of the network plays no part.
-        steps: steps that P takes in a training step.
-        unroll: False takes the energy at P itself.
-
-    Raises:
-        TypeError, ValueError: for an argument of the wrong type or out of range.
-
-    Source: Lin et al. (2020), "Regularizing Neural Networks via Minimizing Hyperspherical
-    Energy", CVPR.
-
-    Example:
-
-    >>> import keras
-    >>> from keras_mhe import AngleProjection, CoMHE, HypersphericalRegularization
-    >>> regularizer = CoMHE(projection=AngleProjection(dim=20))
-    >>> layer = HypersphericalRegularization(keras.layers.Dense(64), regularizer)
-    >>> layer.build((None, 100))
-    >>> tuple(layer.state["projection"].shape)
-    (20, 100)
-    """
-
-    def objective(self, matrix: Any, **pair: Any) -> Objective:
-        return CosineDistance()
-
-
-@keras.saving.register_keras_serializable(package="keras_mhe")
-@dataclass(frozen=True)
-class AdversarialProjection(LearnedProjection):
-    """The projection of compressive MHE that learns to crowd the neurons.
-
-    `E(P'W)` with `P' = P + learning_rate * dL/dP`, L the energy of PW in full space. In every
-    training step P, kept by the layer wrapper, takes `steps` such steps, and the loss adds the
-    one above, through which its gradient passes.
-
-    Args:
-        dim: dimensions of the projected neurons. Neurons of no more coordinates are not projected.
-        learning_rate: size of a step, zero or more; that of the network plays no part.
-        steps: steps that P takes in a training step.
-        unroll: False takes the energy at P itself.
-
-    Raises:
-        TypeError, ValueError: for an argument of the wrong type or out of range.
-
-    Source: Lin et al. (2020), "Regularizing Neural Networks via Minimizing Hyperspherical
-    Energy", CVPR.
-
-    Example:
-
-    >>> import keras
-    >>> from keras_mhe import AdversarialProjection, CoMHE, HypersphericalRegularization
-    >>> regularizer = CoMHE(projection=AdversarialProjection(steps=3))
-    >>> layer = HypersphericalRegularization(keras.layers.Conv2D(64, 3), regularizer)
-    """
-
-    steps: int = 10
-
-    def objective(self, matrix: Any, **pair: Any) -> Objective:
-        pair["half_space"] = False
-        return FullSpaceEnergy(potential_of(matrix, **pair, dimension=self.dim))
