@@ -20,8 +20,9 @@ def _once(program: Callable[..., Any]) -> Callable[..., Any]:
     def run(matrix: Any, *others: Any) -> Any:
         def refuse(*args: Any, upstream: Any = None) -> Any:
             raise NotImplementedError(
-                "The gradient of an energy that is computed part by part, or sampled, cannot be "
-                f"differentiated once more. Received: {matrix.shape[-1]} neurons"
+                "The gradient of an energy that is sampled, projected or, as it has many neurons, "
+                "computed part by part cannot be differentiated once more. "
+                f"Received: {matrix.shape[-1]} neurons"
             )
 
         return program(ops.stop_gradient(matrix), *others), refuse
@@ -36,8 +37,8 @@ def with_gradient(program: Callable[..., Any], matrix: Any, *others: Any, twice:
         program: function of the matrix and others that returns a scalar and a tensor shaped like
             the matrix.
         matrix: its first argument.
-        others: integer tensors, its other arguments. (JAX cannot see tensors that the program
-            itself brings along.)
+        others: its other arguments, which get no gradient. (JAX cannot see tensors that the
+            program itself brings along.)
         twice: whether the gradient can be differentiated in its turn.
     """
     run = program if twice else _once(program)

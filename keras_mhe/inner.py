@@ -50,6 +50,7 @@ def _by_strips(function: Callable[..., tuple[Any, ...]], *arrays: Any) -> tuple[
 
 
 def _times(matrix: Any, columns: Any) -> Any:
+    """`transpose(matrix) @ columns`."""
     return ops.matmul(ops.swapaxes(matrix, -1, -2), columns)
 
 
@@ -63,10 +64,6 @@ def _distinct(n: int, index: Any) -> Any:
     return ops.arange(n, dtype="int32")[:, None] != index[None, :]
 
 
-def _tangent(unit: Any, reciprocal: Any, change: Any) -> Any:
-    return gradient_from_pull(unit, reciprocal, change, 1.0)
-
-
 def _gradient_change(
     unit: Any, reciprocal: Any, pull: Any, change: Any, unit_change: Any, pull_change: Any
 ) -> Any:
@@ -75,13 +72,13 @@ def _gradient_change(
     `change`, `unit_change`, `pull_change` are the velocities of points, directions and pull.
     """
 
-    def along(a: Any, b: Any) -> Any:
+    def dot(a: Any, b: Any) -> Any:
         return ops.sum(a * b, axis=-2, keepdims=True)
 
-    radial = along(unit, pull)
+    radial = dot(unit, pull)
     turned = pull_change - unit_change * radial
-    turned = turned - unit * (along(unit_change, pull) + along(unit, pull_change))
-    return reciprocal * (turned - (pull - unit * radial) * (reciprocal * along(unit, change)))
+    turned = turned - unit * (dot(unit_change, pull) + dot(unit, pull_change))
+    return reciprocal * (turned - (pull - unit * radial) * (reciprocal * dot(unit, change)))
 
 
 @dataclass(frozen=True)
@@ -109,21 +106,21 @@ class CosineDistance:
             error = _times(projected, own) - _times(unit, column)
             return ops.where(_distinct(n, index), error, 0.0)
 
-        def first(own: Any, column: Any, index: Any) -> tuple[Any, Any]:
+        def squares_and_pull(own: Any, column: Any, index: Any) -> tuple[Any, Any]:
             error = difference(own, column, index)
             return ops.sum(ops.square(error), axis=-2, keepdims=True), ops.matmul(projected, error)
 
-        squares, pull = _by_strips(first, projected, unit)
+        squares, pull = _by_strips(squares_and_pull, projected, unit)
         square = ops.sum(squares)
         inverse = ops.where(square > 0, ops.rsqrt(ops.where(square > 0, square, 1.0)), 0.0)
         pull = 2.0 * inverse * pull
         gradient = gradient_from_pull(projected, reciprocal, pull, 1.0)
 
         def along(change: Any) -> tuple[Any, Any]:
-            projected_change = _tangent(projected, reciprocal, change)
+            projected_change = gradient_from_pull(projected, reciprocal, change, 1.0)
             share = ops.sum(ops.sum(gradient * change, axis=-1)) * inverse * inverse
 
-            def second(own: Any, column: Any, own_change: Any, index: Any) -> tuple[Any, Any]:
+            def changes(own: Any, column: Any, own_change: Any, index: Any) -> tuple[Any, Any]:
                 error = difference(own, column, index)
                 cosine_change = _times(projected_change, own) + _times(projected, own_change)
                 cosine_change = ops.where(_distinct(n, index), cosine_change, 0.0)
@@ -132,7 +129,7 @@ class CosineDistance:
                 pull_change = pull_change + 2.0 * inverse * ops.matmul(projected_change, error)
                 return pull_change, -ops.matmul(unit, slope_change)
 
-            pull_change, direct = _by_strips(second, projected, unit, projected_change)
+            pull_change, direct = _by_strips(changes, projected, unit, projected_change)
             turned = _gradient_change(
                 projected, reciprocal, pull, change, projected_change, pull_change
             )
@@ -155,9 +152,9 @@ class FullSpaceEnergy:
 
         def along(change: Any) -> tuple[Any, Any]:
             projected, reciprocal = unit_neurons(points)
-            projected_change = _tangent(projected, reciprocal, change)
+            projected_change = gradient_from_pull(projected, reciprocal, change, 1.0)
 
-            def second(own: Any, own_change: Any, index: Any) -> tuple[Any, Any]:
+            def pull_and_change(own: Any, own_change: Any, index: Any) -> tuple[Any, Any]:
                 cosine = _times(projected, own)
                 _, slope = self.potential(cosine)
                 cosine_change = _times(projected_change, own) + _times(projected, own_change)
@@ -167,7 +164,7 @@ class FullSpaceEnergy:
                 change = ops.matmul(projected, bend) + ops.matmul(projected_change, slope)
                 return ops.matmul(projected, slope), change
 
-            pull, pull_change = _by_strips(second, projected, projected_change)
+            pull, pull_change = _by_strips(pull_and_change, projected, projected_change)
             turned = _gradient_change(
                 projected, reciprocal, pull, change, projected_change, pull_change
             )

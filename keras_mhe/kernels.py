@@ -82,9 +82,15 @@ def _own_kernels(layer: Any) -> list[Kernel]:
     if hasattr(layer, "embeddings"):
         return [Kernel("embeddings", layer.embeddings, _FIRST, 1)]
     raise ValueError(
-        "The layer has neither a kernel nor embeddings whose neurons could be pushed apart. "
-        f"Received: layer={layer}"
+        "The layer has neither a kernel nor embeddings whose neurons could be pushed apart (if it "
+        f"has them only once it was called, call it first). Received: layer={layer}"
     )
+
+
+def layers_within(layer: Any) -> list[Any]:
+    """A layer and all those that hold its kernels."""
+    parts = (_parts(layer) or {}).values()
+    return [layer, *(inner for part in parts for inner in layers_within(part))]
 
 
 def kernels_of(layer: Any) -> list[Kernel]:
@@ -116,9 +122,12 @@ axis, a group a gate |
         ]
     kernels = _own_kernels(layer)
     for kernel in kernels:
-        if not isinstance(kernel.variable, keras.Variable):
+        variable = kernel.variable
+        if not isinstance(variable, keras.Variable) or not keras.backend.is_float_dtype(
+            variable.dtype
+        ):
             raise ValueError(
-                f"The {kernel.name} of the layer is not one variable: energies do not apply to "
-                f"quantized layers or layers with LoRA. Received: layer={layer}"
+                f"The {kernel.name} of the layer is not one floating-point variable: energies do "
+                f"not apply to quantized layers or layers with LoRA. Received: layer={layer}"
             )
     return kernels

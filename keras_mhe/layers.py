@@ -7,10 +7,11 @@ import keras
 from keras import ops
 
 from keras_mhe.axes import neuron_matrix
-from keras_mhe.kernels import Kernel, kernels_of
+from keras_mhe.kernels import Kernel, kernels_of, layers_within
 from keras_mhe.regularizers import HypersphericalRegularizer, RegularizerSum, as_loss
 from keras_mhe.seeds import fingerprint
 
+# What no kernel is marked with.
 _NO_KERNEL = keras.initializers.Constant(-1)
 
 
@@ -32,10 +33,13 @@ class _Bound(keras.Regularizer):
 
     def __init__(self, wrapper: "HypersphericalRegularization", kernel: Kernel) -> None:
         self.energy, self.others = _split(wrapper.regularizer)
-        self.variable, self.factor = kernel.variable, wrapper.factor
-        # What the layer has been given besides.
-        if self.variable.regularizer is not None:
-            self.others = [self.variable.regularizer, *self.others]
+        self.wrapper, self.variable = wrapper, kernel.variable
+        # What the layer has been given besides, but not by a wrapper that it had before.
+        self.own, inside = self.variable.regularizer, layers_within(wrapper.layer)
+        while isinstance(self.own, _Bound) and self.own.wrapper not in inside:
+            self.own = self.own.own
+        if self.own is not None:
+            self.others = [self.own, *self.others]
         self.neuron_axis: Any = self.energy.neuron_axis
         self.groups = self.energy.groups
         if self.neuron_axis is None:
@@ -45,19 +49,29 @@ class _Bound(keras.Regularizer):
         if matrix.shape[-1] == 1 and len(matrix.shape) == 3:
             raise ValueError(
                 f"Each group of the {kernel.name} has one neuron, which has no other to be pushed "
-                "from. To let neurons with different inputs compete name their axes in the "
-                f"regularizer, as `neuron_axis=-2`. Received: kernel.shape={self.variable.shape}, "
-                f"neuron_axis={self.neuron_axis}, groups={self.groups}"
+                "from. To let all of them compete name their axes in the regularizer, "
+                f"`neuron_axis={self.neuron_axis}`, or leave the layer bare. Received: "
+                f"layer={wrapper.layer}, kernel.shape={tuple(self.variable.shape)}, "
+                f"groups={self.groups}"
             )
         normal, prefix = keras.initializers.RandomNormal(stddev=1.0), kernel.name.replace("/", "_")
         self.state = {
             name: wrapper.add_state(f"{prefix}_{name}", normal, shape, matrix.dtype)
-            for name, shape in self.energy.state_shapes(matrix.shape[-2]).items()
+            for name, shape in self._state_shapes(kernel.name, matrix.shape[-2]).items()
         }
+        # The kernel from which the state last learned. A counter of steps, which could tell
+        # two calls in one step apart, is nowhere to be had. A float: TensorFlow keeps int32
+        # variables off GPUs, where XLA then cannot reach them.
         self.seen = None
         if self.state:
-            # The fingerprint of the kernel from which the state last learned.
-            self.seen = wrapper.add_state(f"{prefix}_seen", _NO_KERNEL, (), "int32")
+            self.seen = wrapper.add_state(f"{prefix}_seen", _NO_KERNEL, (), "float32")
+
+    def _state_shapes(self, name: str, dimension: int) -> dict[str, tuple[int, ...]]:
+        try:
+            return self.energy.state_shapes(dimension)
+        except ValueError as error:
+            layer = self.wrapper.layer
+            raise ValueError(f"The {name} of {layer} does not fit. {error}") from None
 
     def neurons(self, kernel: Any) -> Any:
         return neuron_matrix(kernel, self.neuron_axis, self.groups)
@@ -70,7 +84,10 @@ class _Bound(keras.Regularizer):
         if self.seen is None or not self.variable.trainable:
             return
         matrix = self.neurons(ops.stop_gradient(ops.convert_to_tensor(self.variable)))
-        state, mark = self.values(), fingerprint(matrix)
+        # As many bits as a float32 holds exactly.
+        bits = ops.convert_to_tensor(2**24 - 1, "int32")
+        mark = ops.cast(ops.bitwise_and(fingerprint(matrix), bits), "float32")
+        state = self.values()
         new = ops.cond(
             ops.equal(mark, ops.convert_to_tensor(self.seen)),
             lambda: state,
@@ -82,7 +99,7 @@ class _Bound(keras.Regularizer):
 
     def __call__(self, kernel: Any) -> Any:
         energy = self.energy.energy(self.neurons(kernel), self.values())
-        loss = as_loss(ops.cast(self.factor, energy.dtype) * energy)
+        loss = as_loss(ops.cast(self.wrapper.factor, energy.dtype) * energy)
         return sum((as_loss(other(kernel)) for other in self.others), loss)
 
 
@@ -97,12 +114,12 @@ class HypersphericalRegularization(keras.layers.Wrapper):
       transposed and grouped convolutions, recurrent layers (kernel and recurrent kernel, by
       gate), EinsumDense and attention (every projection), Embedding, wrapped layers;
     - keeps what a regularizer learns (`AngleProjection`, `AdversarialProjection`) and saves it
-      with the model. It learns once in each training step, as soon as the kernel has moved;
+      with the model. It learns once in each training step for which the kernel has moved;
     - holds the factor as a variable, which a callback can change between steps.
 
-    A regularizer that the layer has of its own is added. A frozen layer adds nothing. Remove the
-    wrapper from a trained model by taking its `layer`, in a new process or a clone: in this one
-    the kernels keep their regularizer.
+    A regularizer that the layer has of its own is added. A frozen layer adds nothing. Wrapping a
+    layer anew replaces the wrapper that it had; a wrapper around a wrapper adds its energy. While
+    the process lasts the kernels keep the regularizer, also where the layer is used unwrapped.
 
     Args:
         layer: a layer with a kernel or embeddings; built or not.
@@ -112,7 +129,9 @@ class HypersphericalRegularization(keras.layers.Wrapper):
         **kwargs: those of `keras.layers.Layer`.
 
     Attributes:
-        factor: scalar variable, the weight of the energy; at first that of the regularizer.
+        factor: scalar variable, the weight of the energy; at first that of the regularizer. On
+            JAX a callback that assigns to it at a batch, not at an epoch, first calls
+            `self.model.jax_state_sync()`, as Keras asks for any variable.
         state: dict of variables, what was learned: `"projection"` of shape `(dim, d)`. For a layer
             with several kernels the names begin with the kernel's: `"recurrent_kernel/projection"`.
 
@@ -143,19 +162,22 @@ class HypersphericalRegularization(keras.layers.Wrapper):
 
     def __init__(self, layer: keras.layers.Layer, regularizer: Any, **kwargs: Any) -> None:
         # The layer inside casts its inputs and weights; what learns here reads them as they are.
+        if isinstance(layer, keras.layers.Layer):
+            kwargs.setdefault("dtype", layer.variable_dtype)
         super().__init__(layer, autocast=False, **kwargs)
         self.supports_masking = layer.supports_masking
         self.regularizer = keras.regularizers.get(regularizer)
         energy, _ = _split(self.regularizer)
         initial = keras.initializers.Constant(energy.factor)
-        self.factor = self.add_state("factor", initial, (), "float32")
+        wide = keras.backend.result_type("float32", keras.config.floatx())
+        self.factor = self.add_state("factor", initial, (), wide)
         self._bound: dict[str, _Bound] = {}
 
     def add_state(
         self, name: str, initializer: Any, shape: tuple[int, ...], dtype: str
     ) -> keras.Variable:
         """Adds a variable that no optimizer moves."""
-        return self.add_weight(
+        variable = self.add_weight(
             name=name,
             shape=shape,
             dtype=dtype,
@@ -165,6 +187,9 @@ class HypersphericalRegularization(keras.layers.Wrapper):
             # Replicas compute the same from the same weights: any of them will do.
             aggregation="only_first_replica",
         )
+        # As an attribute it is in the checkpoints of TensorFlow too.
+        setattr(self, f"_{name}", variable)
+        return variable
 
     @property
     def state(self) -> dict[str, keras.Variable]:
@@ -176,22 +201,36 @@ class HypersphericalRegularization(keras.layers.Wrapper):
         }
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.built and not self.layer.built:
+        first = next(iter(inspect.signature(self.layer.call).parameters), None)
+        if not args and first in kwargs:
+            args = (kwargs.pop(first),)
+        if not self.layer.built and self._needs_shapes():
             self._build_by_arguments(args, kwargs)
         return super().__call__(*args, **kwargs)
 
+    def _needs_shapes(self) -> bool:
+        """Whether the layer is built from several inputs, as attention is."""
+        parameters = inspect.signature(self.layer.build).parameters.values()
+        return len([p for p in parameters if p.default is p.empty]) > 1
+
     def _build_by_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Builds a layer of several inputs, as attention: `build` is told of the first alone."""
-        parameters = inspect.signature(self.layer.build).parameters
-        needed = [p for p in parameters.values() if p.default is p.empty]
-        if len(needed) > 1:
-            named = {f"{name}_shape": value for name, value in kwargs.items()}
-            self.layer.build(
-                *[tuple(value.shape) for value in args],
-                **{k: tuple(v.shape) for k, v in named.items() if k in parameters},
-            )
+        """Builds the layer from all its inputs: Keras tells a wrapper of the first alone."""
+        named = inspect.signature(self.layer.call).bind_partial(*args, **kwargs).arguments
+        wanted = inspect.signature(self.layer.build).parameters
+        self.layer.build(
+            **{
+                f"{name}_shape": tuple(value.shape)
+                for name, value in named.items()
+                if value is not None and f"{name}_shape" in wanted
+            }
+        )
 
     def build(self, input_shape: Any = None) -> None:
+        if not self.layer.built and self._needs_shapes():
+            raise ValueError(
+                "A layer of several inputs is built by a call of its wrapper with all of them, or "
+                f"before it is wrapped. Received: layer={self.layer}, input_shape={input_shape}"
+            )
         super().build(input_shape)
         if not self._bound:
             bound = {kernel.name: _Bound(self, kernel) for kernel in kernels_of(self.layer)}
@@ -205,8 +244,8 @@ class HypersphericalRegularization(keras.layers.Wrapper):
                 bound.learn()
         return self.layer(inputs, *args, **kwargs)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return self.layer.compute_output_shape(input_shape)
+    def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
+        return self.layer.compute_output_shape(*args, **kwargs)
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         # From a call, not from the shape of the first input: there may be several.

@@ -1,5 +1,6 @@
 """The projections of compressive MHE that learn, kept by the layer wrapper."""
 
+import abc
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -71,9 +72,9 @@ class LearnedProjection(Projection):
         object.__setattr__(self, "learning_rate", rate)
         object.__setattr__(self, "unroll", check_flag(self.unroll, "unroll"))
 
+    @abc.abstractmethod
     def objective(self, matrix: Any, **pair: Any) -> Objective:
         """What the steps lower or raise."""
-        raise NotImplementedError
 
     def state_shapes(self, dimension: int) -> dict[str, tuple[int, ...]]:
         return {} if dimension <= self.dim else {"projection": (self.dim, dimension)}
@@ -110,7 +111,8 @@ class AngleProjection(LearnedProjection):
     Args:
         dim: dimensions of the projected neurons. Neurons of no more coordinates are not projected.
         learning_rate: size of a step, zero or more; that of the network plays no part.
-        steps: steps that P takes in a training step.
+        steps: steps that P takes in a training step. Where the kernel has not moved since the last
+            one (gradients accumulate, the learning rate is zero) it takes none.
         unroll: False takes the energy at P itself.
 
     Raises:

@@ -110,9 +110,14 @@ def _by_panels(unit: Any, potential: Potential, width: int) -> tuple[Any, Any]:
     return sums, pull[..., :n]
 
 
+def _sizes() -> tuple[int, int]:
+    """How many neurons one matrix of all pairs may have, and how many a panel has."""
+    return (_CPU_MATRIX, _CPU_PANEL) if on_cpu() else (_DEVICE_MATRIX, _DEVICE_PANEL)
+
+
 def panel_width(n: int) -> int | None:
     """How many neurons a panel holds; `None` where one matrix of all pairs is as quick."""
-    matrix, panel = (_CPU_MATRIX, _CPU_PANEL) if on_cpu() else (_DEVICE_MATRIX, _DEVICE_PANEL)
+    matrix, panel = _sizes()
     return None if n <= matrix else panel
 
 
@@ -127,8 +132,30 @@ def pair_sums(unit: Any, potential: Potential) -> tuple[Any, Any]:
         A tensor whose entries add up to the energies, and one like `unit`, the derivative of half
         that sum: one order of each pair moves a neuron.
     """
-    width = panel_width(unit.shape[-1])
-    return _by_matrix(unit, potential) if width is None else _by_panels(unit, potential, width)
+    *batch, dimension, n = unit.shape
+    width = panel_width(n)
+
+    def sums_and_pull(unit: Any) -> tuple[Any, Any]:
+        return _by_matrix(unit, potential) if width is None else _by_panels(unit, potential, width)
+
+    # As many sets at a time as have together no more pairs than the largest single matrix.
+    sets, most = math.prod(batch), max(1, _sizes()[0] ** 2 // n**2)
+    share = next(k for k in range(min(sets, most), 0, -1) if sets % k == 0)
+    if share == sets:
+        return sums_and_pull(unit)
+    unit = ops.reshape(unit, (sets, dimension, n))
+
+    def body(i: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        sums, pull = carry
+        start = (i * share, i * 0, i * 0)
+        own_sums, own_pull = sums_and_pull(ops.slice(unit, start, (share, dimension, n)))
+        sums = ops.slice_update(sums, start[:2], ops.reshape(own_sums, (share, -1)))
+        return sums, ops.slice_update(pull, start, own_pull)
+
+    entries = n if width is None else -(-n // width)
+    zeros = ops.zeros((sets, entries), dtype=keras.backend.standardize_dtype(unit.dtype))
+    sums, pull = ops.fori_loop(0, sets // share, body, (zeros, ops.zeros_like(unit)))
+    return sums, ops.reshape(pull, (*batch, dimension, n))
 
 
 def mean_over_points(sums: Any, pairs: int, n: int, potential: Potential) -> tuple[Any, Any]:

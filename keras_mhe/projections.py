@@ -1,7 +1,9 @@
 """The projections of compressive MHE that do not learn: random ones, and groups of coordinates."""
 
+import abc
 import dataclasses
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +11,7 @@ import keras
 from keras import ops
 
 from keras_mhe._backend import compiled, normals
-from keras_mhe.axes import check_integer
+from keras_mhe.axes import check_integer, neuron_matrix
 from keras_mhe.energy import energy_of, with_gradient
 from keras_mhe.inner import projected_value_and_gradient
 from keras_mhe.potentials import Potential, check_flag, potential_of
@@ -18,7 +20,7 @@ from keras_mhe.seeds import fingerprint, seed_of
 _LARGEST_SEED = 2**31 - 1
 
 
-class Projection:
+class Projection(abc.ABC):
     """Base of the projections: how the neurons of a kernel become neurons of few dimensions."""
 
     def state_shapes(self, dimension: int) -> dict[str, tuple[int, ...]]:
@@ -29,12 +31,12 @@ class Projection:
         """What is learned after a training step."""
         return state
 
+    @abc.abstractmethod
     def energy(self, matrix: Any, state: dict[str, Any], **pair: Any) -> Any:
         """The energy of the projected neurons of a matrix, a scalar tensor.
 
         `pair`: `s`, `distance`, `half_space` and `softening`.
         """
-        raise NotImplementedError
 
     def _set_integer(self, name: str, least: int = 1) -> None:
         what = "a positive integer" if least == 1 else f"an integer of at least {least}"
@@ -119,8 +121,19 @@ class RandomProjection(Projection):
             )
         object.__setattr__(self, "resample", check_flag(self.resample, "resample"))
 
-    def draw(self, matrix: Any) -> Any:
-        """The projections, `(count, dim, d)`, of a matrix of shape `(d, N)` or `(groups, d, N)`."""
+    def draw(
+        self,
+        kernel: Any,
+        neuron_axis: int | Sequence[int] | None = None,
+        groups: int | None = None,
+    ) -> Any:
+        """The projections that a kernel draws in training, a tensor of shape `(count, dim, d)`."""
+        matrix = neuron_matrix(kernel, neuron_axis, groups)
+        if matrix.shape[-2] <= self.dim:
+            raise ValueError(
+                f"Neurons of no more than dim={self.dim} coordinates are not projected. "
+                f"Received: kernel.shape={tuple(kernel.shape)}"
+            )
         # Compiled, as in training: TensorFlow draws otherwise without XLA.
         return _compiled_draw(tuple(matrix.shape), dtype_of(matrix), self)(matrix)
 

@@ -118,3 +118,8 @@ def test_kernels_that_are_no_variable_are_refused():
     layer.enable_lora(2)
     with pytest.raises(ValueError, match="LoRA"):
         kernels_of(layer)
+    quantized = layers.Dense(8)
+    quantized.build((None, 8))
+    quantized.quantize("int8")
+    with pytest.raises(ValueError, match="quantized"):
+        kernels_of(quantized)

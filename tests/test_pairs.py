@@ -108,6 +108,19 @@ class TestPanels:
         _, got = slopes(kernel, softening=0)
         np.testing.assert_allclose(got, expected, atol=1e-5 * np.abs(expected).max())
 
+    @pytest.mark.parametrize("n", [7, 23])
+    def test_sets_of_neurons_take_turns_where_together_they_are_many(self, n, monkeypatch, float64):
+        unit = normals(2, 6, 3, n, dtype="float64")
+        unit /= np.linalg.norm(unit, axis=-2, keepdims=True)
+        potential = potentials.Potential(2.0, False, True, 0.1)
+        expected = [np.asarray(x) for x in pairs._by_matrix(unit, potential)]
+        # One set of 23 neurons at a time and that by panels, two sets of 7.
+        monkeypatch.setattr(pairs, "_CPU_MATRIX", 10)
+        monkeypatch.setattr(pairs, "_CPU_PANEL", 16)
+        sums, pull = (np.asarray(x) for x in pairs.pair_sums(unit, potential))
+        assert np.sum(sums) == pytest.approx(np.sum(expected[0]), rel=1e-12)
+        np.testing.assert_allclose(pull, expected[1], rtol=1e-9, atol=1e-9)
+
     def test_no_matrix_of_all_pairs_is_built(self):
         text = program_text(1600)
         assert "1600,1600" not in text

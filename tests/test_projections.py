@@ -14,7 +14,8 @@ from keras_mhe import (
     GroupProjection,
     RandomProjection,
 )
-from keras_mhe.axes import neuron_matrix
+from keras_mhe.learned import LearnedProjection
+from keras_mhe.projections import Projection
 
 EVERY = [RandomProjection, AngleProjection, AdversarialProjection, GroupProjection]
 
@@ -24,7 +25,7 @@ def loss(kernel, projection, **options):
 
 
 def draw(projection, kernel):
-    return keras.ops.convert_to_numpy(projection.draw(neuron_matrix(kernel)))
+    return keras.ops.convert_to_numpy(projection.draw(kernel))
 
 
 def auto_energy(points, half_space=True, **options):
@@ -55,7 +56,7 @@ class TestRandomProjection:
     def test_groups_of_neurons_share_the_draws(self, float64):
         kernel = normals(6, 8, dtype="float64")
         projection = RandomProjection(dim=3, count=2)
-        draws = keras.ops.convert_to_numpy(projection.draw(neuron_matrix(kernel, groups=2)))
+        draws = keras.ops.convert_to_numpy(projection.draw(kernel, groups=2))
         parts = (kernel[:, :4], kernel[:, 4:])
         expected = np.mean([auto_energy(p @ part) for part in parts for p in draws])
         value, _ = loss(kernel, projection, groups=2)
@@ -95,6 +96,12 @@ class TestRandomProjection:
         expected, expected_gradient = slopes(kernel, half_space=True)
         assert value == expected
         np.testing.assert_array_equal(gradient, expected_gradient)
+
+    def test_draws_are_shown_for_kernels_that_are_projected(self):
+        variable = keras.Variable(normals(3, 4, 5), dtype="bfloat16")
+        assert draw(RandomProjection(2, 3), variable).shape == (3, 2, 12)
+        with pytest.raises(ValueError, match=r"kernel\.shape=\(2, 5\)"):
+            RandomProjection(2, 3).draw(normals(2, 5))
 
     def test_hard_kernels_stay_finite(self):
         for kernel in (np.zeros((6, 9)), np.ones((6, 9)), 1e30 * normals(6, 9), 1e-30 * np.eye(6)):
@@ -148,6 +155,11 @@ class TestConfiguration:
         projection = RandomProjection(np.int64(3), np.int32(2), seed=np.uint8(1))
         assert repr(projection) == "RandomProjection(dim=3, count=2, seed=1, resample=True)"
         assert {type(v) for v in projection.get_config().values()} == {int, bool}
+
+    @pytest.mark.parametrize("cls", [Projection, LearnedProjection])
+    def test_bases_are_no_projections(self, cls):
+        with pytest.raises(TypeError, match="abstract"):
+            cls()
 
     @pytest.mark.parametrize(
         ("cls", "options", "error", "words"),
