@@ -4,14 +4,21 @@ from keras_mhe.comhe import CoMHE
 from keras_mhe.energy import hyperspherical_energy
 from keras_mhe.layers import HypersphericalRegularization
 from keras_mhe.learned import AdversarialProjection, AngleProjection
+from keras_mhe.polarization import MHC, MHP
 from keras_mhe.projections import GroupProjection, RandomProjection
 from keras_mhe.regularizers import MHE, HalfSpaceMHE
 from keras_mhe.sampling import class_energy
+from keras_mhe.uniformity import MGD, MHS, RMHP
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "MGD",
+    "MHC",
     "MHE",
+    "MHP",
+    "MHS",
+    "RMHP",
     "AdversarialProjection",
     "AngleProjection",
     "CoMHE",

@@ -97,6 +97,12 @@ class CoMHE(HypersphericalRegularizer):
             "softening": self.softening,
         }
 
+    @property
+    def learner(self) -> str | None:
+        if not isinstance(self.projection, LearnedProjection):
+            return None
+        return f"keras_mhe.CoMHE(projection=keras_mhe.{type(self.projection).__name__}())"
+
     def state_shapes(self, dimension: int) -> dict[str, tuple[int, ...]]:
         return self.projection.state_shapes(dimension)
 
@@ -105,17 +111,6 @@ class CoMHE(HypersphericalRegularizer):
 
     def energy(self, matrix: Any, state: dict[str, Any]) -> Any:
         return self.projection.energy(matrix, state, **self._pair)
-
-    def __call__(self, kernel: Any) -> Any:
-        if isinstance(self.projection, LearnedProjection):
-            name = type(self.projection).__name__
-            raise ValueError(
-                f"{name} learns while the layer trains, and a bare regularizer keeps nothing. "
-                "Wrap the layer in place of `kernel_regularizer`: `keras_mhe."
-                "HypersphericalRegularization(keras.layers.Dense(64), keras_mhe.CoMHE("
-                f"projection=keras_mhe.{name}()))`. Received: projection={self.projection!r}"
-            )
-        return super().__call__(kernel)
 
     def get_config(self) -> dict[str, Any]:
         return {

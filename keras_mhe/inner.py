@@ -8,45 +8,7 @@ from keras import ops
 
 from keras_mhe.pairs import gradient_from_pull, unit_neurons, value_and_gradient
 from keras_mhe.potentials import Potential
-
-# So many cosines are held at a time: narrower strips are slower, wider ones take memory.
-_STRIP = 2**21
-
-
-def _by_strips(function: Callable[..., tuple[Any, ...]], *arrays: Any) -> tuple[Any, ...]:
-    """Applies a function of columns to all columns of the arrays, a strip of them at a time.
-
-    Args:
-        function: takes strips of the arrays and the indices of their columns; returns tensors
-            with as many columns.
-        arrays: tensors of shape `(..., rows, n)`.
-    """
-    n = arrays[0].shape[-1]
-    if n * n <= _STRIP:
-        return function(*arrays, ops.arange(n, dtype="int32"))
-    width = max(16, _STRIP // n)
-    count = -(-n // width)
-    padding = [(0, 0)] * (len(arrays[0].shape) - 1) + [(0, count * width - n)]
-    arrays = tuple(ops.pad(array, padding) for array in arrays)
-
-    def start(j: Any, tensor: Any) -> tuple[Any, ...]:
-        return (*[j * 0] * (len(tensor.shape) - 1), j * width)
-
-    def strip(j: Any) -> tuple[Any, ...]:
-        strips = [ops.slice(a, start(j, a), (*a.shape[:-1], width)) for a in arrays]
-        return function(*strips, j * width + ops.arange(width, dtype="int32"))
-
-    def body(j: Any, results: tuple[Any, ...]) -> tuple[Any, ...]:
-        parts = zip(results, strip(j), strict=True)
-        return tuple(ops.slice_update(result, start(j, part), part) for result, part in parts)
-
-    # The first strip tells the shapes of the results.
-    first = strip(ops.convert_to_tensor(0, "int32"))
-    results = tuple(
-        ops.pad(part, [(0, 0)] * (len(part.shape) - 1) + [(0, (count - 1) * width)])
-        for part in first
-    )
-    return tuple(r[..., :n] for r in ops.fori_loop(1, count, body, results))
+from keras_mhe.strips import by_strips, distinct
 
 
 def _times(matrix: Any, columns: Any) -> Any:
@@ -58,10 +20,6 @@ def _outer(rows: Any, columns: Any) -> Any:
     """`sum over neurons of rows_i columns_i^T`, over all groups."""
     product = ops.matmul(rows, ops.swapaxes(columns, -1, -2))
     return product if len(product.shape) == 2 else ops.sum(product, axis=0)
-
-
-def _distinct(n: int, index: Any) -> Any:
-    return ops.arange(n, dtype="int32")[:, None] != index[None, :]
 
 
 def _gradient_change(
@@ -104,13 +62,13 @@ class CosineDistance:
 
         def difference(own: Any, column: Any, index: Any) -> Any:
             error = _times(projected, own) - _times(unit, column)
-            return ops.where(_distinct(n, index), error, 0.0)
+            return ops.where(distinct(n, index), error, 0.0)
 
         def squares_and_pull(own: Any, column: Any, index: Any) -> tuple[Any, Any]:
             error = difference(own, column, index)
             return ops.sum(ops.square(error), axis=-2, keepdims=True), ops.matmul(projected, error)
 
-        squares, pull = _by_strips(squares_and_pull, projected, unit)
+        squares, pull = by_strips(squares_and_pull, projected, unit)
         square = ops.sum(squares)
         inverse = ops.where(square > 0, ops.rsqrt(ops.where(square > 0, square, 1.0)), 0.0)
         pull = 2.0 * inverse * pull
@@ -123,13 +81,13 @@ class CosineDistance:
             def changes(own: Any, column: Any, own_change: Any, index: Any) -> tuple[Any, Any]:
                 error = difference(own, column, index)
                 cosine_change = _times(projected_change, own) + _times(projected, own_change)
-                cosine_change = ops.where(_distinct(n, index), cosine_change, 0.0)
+                cosine_change = ops.where(distinct(n, index), cosine_change, 0.0)
                 slope_change = 2.0 * (inverse * cosine_change - share * error)
                 pull_change = ops.matmul(projected, slope_change)
                 pull_change = pull_change + 2.0 * inverse * ops.matmul(projected_change, error)
                 return pull_change, -ops.matmul(unit, slope_change)
 
-            pull_change, direct = _by_strips(changes, projected, unit, projected_change)
+            pull_change, direct = by_strips(changes, projected, unit, projected_change)
             turned = _gradient_change(
                 projected, reciprocal, pull, change, projected_change, pull_change
             )
@@ -158,13 +116,13 @@ class FullSpaceEnergy:
                 cosine = _times(projected, own)
                 _, slope = self.potential(cosine)
                 cosine_change = _times(projected_change, own) + _times(projected, own_change)
-                distinct = _distinct(n, index)
+                true = distinct(n, index)
                 bend = self.potential.curvature(cosine, slope) * cosine_change
-                slope, bend = ops.where(distinct, slope, 0.0), ops.where(distinct, bend, 0.0)
+                slope, bend = ops.where(true, slope, 0.0), ops.where(true, bend, 0.0)
                 change = ops.matmul(projected, bend) + ops.matmul(projected_change, slope)
                 return ops.matmul(projected, slope), change
 
-            pull, pull_change = _by_strips(pull_and_change, projected, projected_change)
+            pull, pull_change = by_strips(pull_and_change, projected, projected_change)
             turned = _gradient_change(
                 projected, reciprocal, pull, change, projected_change, pull_change
             )

@@ -99,6 +99,11 @@ class HypersphericalRegularizer(_Addable):
         self.neuron_axis = list(axes) if isinstance(neuron_axis, Sequence) else neuron_axis
         self.groups = None if groups is None else count
 
+    @property
+    def learner(self) -> str | None:
+        """The call that makes what learns beside the kernel; None if nothing does."""
+        return None
+
     def state_shapes(self, dimension: int) -> dict[str, tuple[int, ...]]:
         """Names and shapes of what learns, for neurons of so many coordinates; {} for nothing."""
         return {}
@@ -112,6 +117,13 @@ class HypersphericalRegularizer(_Addable):
         raise NotImplementedError
 
     def __call__(self, kernel: Any) -> Any:
+        if self.learner is not None:
+            raise ValueError(
+                f"{self.learner} learns while the layer trains, and a bare regularizer keeps "
+                "nothing. Wrap the layer in place of `kernel_regularizer`: `keras_mhe."
+                f"HypersphericalRegularization(keras.layers.Dense(64), {self.learner})`. "
+                f"Received: {self!r}"
+            )
         matrix = neuron_matrix(kernel, self.neuron_axis, self.groups)
         return as_loss(self.factor * self.energy(matrix, {}))
 

@@ -6,7 +6,7 @@ import oracle
 import pytest
 from probes import normals
 
-from keras_mhe import inner
+from keras_mhe import inner, strips
 from keras_mhe._backend import compiled
 from keras_mhe.potentials import Potential
 
@@ -126,7 +126,7 @@ class TestEnergyAfterStep:
             return numpy(after_step(matrix, projection, objective, 0.1, potential(half_space=True)))
 
         whole = both()
-        monkeypatch.setattr(inner, "_STRIP", 16 * shape[-1])
+        monkeypatch.setattr(strips, "_STRIP", 16 * shape[-1])
         for got, expected in zip(both(), whole, strict=True):
             np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
 

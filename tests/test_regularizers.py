@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 
 import keras_mhe
-from keras_mhe import MHE, CoMHE, GroupProjection, HalfSpaceMHE, hyperspherical_energy
+from keras_mhe import (
+    MGD,
+    MHC,
+    MHE,
+    MHP,
+    MHS,
+    RMHP,
+    CoMHE,
+    GroupProjection,
+    HalfSpaceMHE,
+    hyperspherical_energy,
+)
 from keras_mhe.regularizers import RegularizerSum
 
 KERNEL = np.random.default_rng(0).standard_normal((3, 3, 4, 8)).astype("float32")
@@ -25,8 +36,11 @@ every_regularizer = pytest.mark.parametrize(
         keras.regularizers.L1(1e-3) + MHE(0.1) + HalfSpaceMHE(0.2),
         CoMHE(2.0, 0, projection="random", groups=2),
         CoMHE(distance="angular", projection=GroupProjection(3)) + keras.regularizers.L2(5e-4),
+        MHS(0.1, half_space=True, every=True) + RMHP(0.2, groups=2),
+        MHP(1.0, 1, pole="worst", softening=0.2, neuron_axis=-2),
+        MHC(0.1, 5.0, pole="worst", half_space=True) + MGD(0.1, half_space=True),
     ],
-    ids=["mhe", "angular", "axes", "half-space", "with-l2", "three", "random", "group"],
+    ids=lambda regularizer: type(regularizer).__name__,
 )
 
 
