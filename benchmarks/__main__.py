@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks import cnn9, kernels, machine, memory, projections
+from benchmarks import cnn9, kernels, machine, memory, projections, uniformity
 from benchmarks.picture import draw
 
 _DIMENSION, _MEMORY_DIMENSION = 512, 64
@@ -67,6 +67,17 @@ def _projection_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _uniformity_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="Uniformity in half space, value and gradient: time / time of MHE")
+    shapes = list(dict.fromkeys(tuple(row["shape"]) for row in rows))
+    for column in ("regularizer", *map(str, shapes)):
+        table.add_column(column, justify="right")
+    for name in dict.fromkeys(row["contender"] for row in rows):
+        cells = {tuple(row["shape"]): _spread(row) for row in rows if row["contender"] == name}
+        table.add_row(name, *(cells[shape] for shape in shapes))
+    return table
+
+
 def _step_table(rows: list[dict[str, Any]]) -> Table:
     table = Table(title="Training step of CNN-9: time / time with L2 alone")
     for column in ("jit_compile", "regularizer", "batch", "width", "seconds", "ratio"):
@@ -89,7 +100,7 @@ def main(
         "benchmarks/results"
     ),
 ) -> None:
-    """Times value and gradient of energies and of CoMHE, their memory, and a step of CNN-9.
+    """Times energies, CoMHE and measures of uniformity, memory, and a step of CNN-9.
 
     The backend is KERAS_BACKEND, tensorflow or jax. Run nothing else on the machine meanwhile.
     """
@@ -105,6 +116,7 @@ def main(
         "memory_dimension": _MEMORY_DIMENSION,
         "kernels": [],
         "projections": [],
+        "uniformity": [],
         "memory": [],
         "cnn9": [],
     }
@@ -113,6 +125,8 @@ def main(
     console.print(_kernel_table(results["kernels"]))
     results["projections"] = projections.measure(quick)
     console.print(_projection_table(results["projections"]))
+    results["uniformity"] = uniformity.measure(quick)
+    console.print(_uniformity_table(results["uniformity"]))
     # A process's own memory says nothing about a device's.
     if not described["accelerator"]:
         for contender, sizes in _MEMORY_SIZES.items():

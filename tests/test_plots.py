@@ -4,7 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from keras_mhe.plots import neurons_on_sphere
+from keras_mhe import MHE, MHS
+from keras_mhe.plots import neurons_on_sphere, pair_curves
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +59,19 @@ def test_more_neurons_than_colours():
 def test_other_dimensions_are_refused(neurons, features, words):
     with pytest.raises(ValueError, match=words):
         neurons_on_sphere(neurons, features)
+
+
+def test_curves_of_pairs_meet_at_45_degrees_and_end_at_zero():
+    ax = pair_curves({"MHE": MHE(softening=0), "MHS": MHS(1.0)})
+    assert [line.get_label() for line in ax.lines] == ["MHE", "MHS"]
+    for line, f in zip(ax.lines, (lambda x: 1 / x, lambda x: -x), strict=True):
+        angles, values = line.get_data()
+        square = 2 - 2 * np.cos(np.radians(angles))
+        at_45 = f(2 - np.sqrt(2)) - f(4)
+        np.testing.assert_allclose(values, (f(square) - f(4)) / at_45, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"regularizers": {}}, {"farthest": 30}, {"farthest": 200}])
+def test_curves_of_nothing_or_beyond_the_sphere_are_refused(options):
+    with pytest.raises(ValueError, match="Received"):
+        pair_curves(**{"regularizers": {"MHE": MHE()}, **options})

@@ -1,6 +1,7 @@
 """Separation, polarization, covering, Gram determinant: definitions, the papers' values, spread."""
 
 import json
+import re
 from pathlib import Path
 
 import keras
@@ -334,3 +335,11 @@ class TestArguments:
         with pytest.raises(error) as raised:
             cls(**options)
         assert str(raised.value).endswith(words)
+
+
+def test_the_page_on_regularizers_draws_its_picture():
+    page = (Path(__file__).parents[1] / "docs" / "regularizers.md").read_text()
+    names = {}
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code, names)
+    assert len(names["ax"].lines) == 6
