@@ -113,8 +113,9 @@ class HypersphericalRegularization(keras.layers.Wrapper):
     - knows which axes of the layer's kernels are neurons, and which groups of them compete:
       transposed and grouped convolutions, recurrent layers (kernel and recurrent kernel, by
       gate), EinsumDense and attention (every projection), Embedding, wrapped layers;
-    - keeps what a regularizer learns (`AngleProjection`, `AdversarialProjection`) and saves it
-      with the model. It learns once in each training step for which the kernel has moved;
+    - keeps what a regularizer learns (`AngleProjection`, `AdversarialProjection`, the poles of
+      `MHP` and `MHC`) and saves it with the model. It learns once in each training step for which
+      the kernel has moved;
     - holds the factor as a variable, which a callback can change between steps.
 
     A regularizer that the layer has of its own is added. A frozen layer adds nothing. Wrapping a
@@ -132,8 +133,9 @@ class HypersphericalRegularization(keras.layers.Wrapper):
         factor: scalar variable, the weight of the energy; at first that of the regularizer. On
             JAX a callback that assigns to it at a batch, not at an epoch, first calls
             `self.model.jax_state_sync()`, as Keras asks for any variable.
-        state: dict of variables, what was learned: `"projection"` of shape `(dim, d)`. For a layer
-            with several kernels the names begin with the kernel's: `"recurrent_kernel/projection"`.
+        state: dict of variables, what was learned: `"projection"` of shape `(dim, d)`, `"pole"` of
+            shape `(d,)`. For a layer with several kernels the names begin with the kernel's:
+            `"recurrent_kernel/projection"`.
 
     Raises:
         TypeError, ValueError: at once for an argument that is no layer, or not one regularizer of
