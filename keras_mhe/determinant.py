@@ -10,6 +10,7 @@ from keras import ops
 from keras_mhe._backend import compiled
 from keras_mhe.energy import with_gradient
 from keras_mhe.pairs import gradient_from_pull, unit_neurons
+from keras_mhe.strips import distinct
 
 # What the definition adds to the diagonal.
 _JITTER = 1e-6
@@ -53,12 +54,11 @@ def _value_and_gradient(matrix: Any, half_space: bool) -> tuple[Any, Any]:
     share = 1.0 / math.prod(batch)
     unit, reciprocal = unit_neurons(matrix)
     cosine = ops.matmul(ops.swapaxes(unit, -1, -2), unit)
-    index = ops.arange(n, dtype="int32")
-    same = index[:, None] == index[None, :]
-    near = ops.where(same, 1.0, ops.exp(2.0 * cosine - 2.0))
+    others = distinct(n, ops.arange(n, dtype="int32"))
+    near = ops.where(others, ops.exp(2.0 * cosine - 2.0), 1.0)
     if half_space:
         # The 2N points: their matrix falls apart into sums and differences of two blocks.
-        far = ops.where(same, math.exp(-4.0), ops.exp(-2.0 * cosine - 2.0))
+        far = ops.where(others, ops.exp(-2.0 * cosine - 2.0), math.exp(-4.0))
         even, even_inverse = _log_determinant(near + far)
         odd, odd_inverse = _log_determinant(near - far)
         value = even + odd
@@ -66,7 +66,7 @@ def _value_and_gradient(matrix: Any, half_space: bool) -> tuple[Any, Any]:
     else:
         value, inverse = _log_determinant(near)
         slope = inverse * near
-    slope = ops.where(same, 0.0, slope)
+    slope = ops.where(others, slope, 0.0)
     # dK/dc = 2K, and both orders of a pair move its neurons.
     gradient = gradient_from_pull(unit, reciprocal, ops.matmul(unit, slope), -4.0 * share)
     return -share * value, gradient

@@ -1,5 +1,6 @@
 """The gradient steps of a learned projection, and the energy after one more, in closed form."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -126,8 +127,8 @@ class FullSpaceEnergy:
             turned = _gradient_change(
                 projected, reciprocal, pull, change, projected_change, pull_change
             )
-            groups = points.shape[0] if len(points.shape) == 3 else 1
-            return turned * (2.0 / (groups * n * max(n - 1, 1))), ops.zeros_like(unit)
+            pairs = math.prod(points.shape[:-2]) * n * max(n - 1, 1)
+            return turned * (2.0 / pairs), ops.zeros_like(unit)
 
         return gradient, along
 

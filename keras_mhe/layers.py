@@ -203,9 +203,9 @@ class HypersphericalRegularization(keras.layers.Wrapper):
         }
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        first = next(iter(inspect.signature(self.layer.call).parameters), None)
-        if not args and first in kwargs:
-            args = (kwargs.pop(first),)
+        if not args:
+            first = next(iter(inspect.signature(self.layer.call).parameters), None)
+            args = (kwargs.pop(first),) if first in kwargs else args
         if not self.layer.built and self._needs_shapes():
             self._build_by_arguments(args, kwargs)
         return super().__call__(*args, **kwargs)

@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_mhe._backend import on_cpu
 from keras_mhe.potentials import Potential
+from keras_mhe.strips import distinct
 
 # Neurons shorter than this share of the root mean square norm get no larger a gradient.
 _NORM_FLOOR = 0.01
@@ -56,10 +57,9 @@ def gradient_from_pull(unit: Any, reciprocal: Any, pull: Any, weight: Any) -> An
 def _by_matrix(unit: Any, potential: Potential) -> tuple[Any, Any]:
     n = unit.shape[-1]
     value, slope = potential(ops.matmul(ops.swapaxes(unit, -1, -2), unit))
-    index = ops.arange(n, dtype="int32")
-    distinct = index[:, None] != index[None, :]
-    sums = ops.sum(ops.where(distinct, value, 0.0), axis=-2)
-    return sums, ops.matmul(unit, ops.where(distinct, slope, 0.0))
+    others = distinct(n, ops.arange(n, dtype="int32"))
+    sums = ops.sum(ops.where(others, value, 0.0), axis=-2)
+    return sums, ops.matmul(unit, ops.where(others, slope, 0.0))
 
 
 def _by_panels(unit: Any, potential: Potential, width: int) -> tuple[Any, Any]:
@@ -70,7 +70,7 @@ def _by_panels(unit: Any, potential: Potential, width: int) -> tuple[Any, Any]:
     width = -(-n // (16 * count)) * 16
     neurons = ops.pad(unit, [(0, 0)] * (len(batch) + 1) + [(0, count * width - n)])
     index = ops.arange(width, dtype="int32")
-    distinct = index[:, None] != index[None, :]
+    others = distinct(width, index)
 
     def start(i: Any) -> tuple[Any, ...]:
         # Of one integer type: JAX asks for that.
@@ -84,9 +84,9 @@ def _by_panels(unit: Any, potential: Potential, width: int) -> tuple[Any, Any]:
         right = panel(neurons, j)
         value, slope = potential(ops.matmul(ops.swapaxes(right, -1, -2), right))
         # Not the zeros that fill the last panel up.
-        true = ops.logical_and(distinct, (j * width + index < n)[:, None])
+        true = ops.logical_and(others, (j * width + index < n)[:, None])
         own_sums = ops.sum(ops.where(true, value, 0.0), axis=-2, keepdims=True)
-        own_pull = ops.matmul(right, ops.where(distinct, slope, 0.0))
+        own_pull = ops.matmul(right, ops.where(others, slope, 0.0))
 
         def row(i: Any, carry: Any) -> Any:
             own_sums, own_pull, pull = carry

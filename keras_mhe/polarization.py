@@ -6,17 +6,14 @@ from typing import Any
 import keras
 
 from keras_mhe.poles import Covering, Objective, Polarization, pole_energy, stepped_pole
-from keras_mhe.potentials import check_flag, check_nonnegative, check_potential, potential_of
+from keras_mhe.potentials import (
+    check_choice,
+    check_flag,
+    check_nonnegative,
+    check_potential,
+    potential_of,
+)
 from keras_mhe.regularizers import HypersphericalRegularizer
-
-
-def _check_pole(pole: Any) -> str:
-    if not isinstance(pole, str) or pole not in ("learned", "worst"):
-        raise ValueError(
-            'Invalid value for argument `pole`. Expected "learned" or "worst". '
-            f"Received: pole={pole!r}"
-        )
-    return pole
 
 
 class _PoleRegularizer(HypersphericalRegularizer):
@@ -33,7 +30,7 @@ class _PoleRegularizer(HypersphericalRegularizer):
     ) -> None:
         super().__init__(factor, neuron_axis, groups)
         self.half_space = check_flag(half_space, "half_space")
-        self.pole = _check_pole(pole)
+        self.pole = check_choice(pole, "pole", ("learned", "worst"))
         self.learning_rate = check_nonnegative(learning_rate, "learning_rate")
 
     def objective(self, matrix: Any) -> Objective:

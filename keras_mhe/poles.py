@@ -87,6 +87,7 @@ def _stepped(matrix: Any, pole: Any, objective: Objective, rate: float) -> Any:
 
 
 def _normalized(vectors: Any) -> Any:
+    # Not `unit_neurons`, whose care for extreme scales makes the search half as long again.
     square = ops.sum(ops.square(vectors), axis=-2, keepdims=True)
     return vectors * ops.where(square > 0, ops.rsqrt(ops.where(square > 0, square, 1.0)), 0.0)
 

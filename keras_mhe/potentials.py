@@ -22,7 +22,7 @@ def check_potential(
     """Returns the arguments of a pair potential in plain types, or says what is wrong."""
     return (
         check_nonnegative(s, "s"),
-        _check_distance(distance),
+        check_choice(distance, "distance", ("euclidean", "angular")),
         check_flag(half_space, "half_space"),
         _check_softening(softening),
     )
@@ -46,13 +46,14 @@ def check_nonnegative(value: Any, name: str) -> float:
     return number
 
 
-def _check_distance(distance: str) -> str:
-    if not isinstance(distance, str) or distance not in ("euclidean", "angular"):
+def check_choice(value: Any, name: str, choices: tuple[str, str]) -> str:
+    """Returns one of two words."""
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(
-            'Invalid value for argument `distance`. Expected "euclidean" or "angular". '
-            f"Received: distance={distance!r}"
+            f'Invalid value for argument `{name}`. Expected "{choices[0]}" or "{choices[1]}". '
+            f"Received: {name}={value!r}"
         )
-    return distance
+    return value
 
 
 def check_flag(value: Any, name: str) -> bool:

@@ -46,5 +46,5 @@ def by_strips(function: Callable[..., tuple[Any, ...]], *arrays: Any) -> tuple[A
 
 
 def distinct(n: int, index: Any) -> Any:
-    """Which pairs of the n neurons with those of a strip are pairs of different ones."""
+    """Which pairs of n neurons with those of some indices are pairs of different ones."""
     return ops.arange(n, dtype="int32")[:, None] != index[None, :]

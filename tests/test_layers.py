@@ -2,9 +2,6 @@
 
 import functools
 import itertools
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -12,6 +9,7 @@ import oracle
 import pytest
 from keras import layers
 from probes import normals, number
+from replicas import run_on_two_devices
 from sklearn.datasets import load_digits
 
 from keras_mhe import (
@@ -532,10 +530,4 @@ for projection in (
 
 def test_replicas_stay_equal_and_do_what_one_device_does():
     """20 steps: draws agree, learned projections agree, weights are those of one device."""
-    if keras.backend.backend() not in ("tensorflow", "jax"):
-        pytest.skip("Keras distributes on TensorFlow and JAX")
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    result = subprocess.run(
-        [sys.executable, "-c", _REPLICAS], capture_output=True, text=True, env=environment
-    )
-    assert result.returncode == 0, result.stderr
+    run_on_two_devices(_REPLICAS)

@@ -2,10 +2,7 @@
 
 import itertools
 import math
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -14,6 +11,7 @@ import oracle
 import pytest
 from differentiate import value_and_gradient
 from probes import SPACES, normals, slopes
+from replicas import run_on_two_devices
 
 from keras_mhe import MHE, HalfSpaceMHE, class_energy, energy, potentials, sampling
 
@@ -379,10 +377,4 @@ np.testing.assert_array_equal(*copies)
 
 
 def test_replicas_draw_the_same_groups_and_stay_equal():
-    if keras.backend.backend() not in ("tensorflow", "jax"):
-        pytest.skip("Keras distributes on TensorFlow and JAX")
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    result = subprocess.run(
-        [sys.executable, "-c", _REPLICAS], capture_output=True, text=True, env=environment
-    )
-    assert result.returncode == 0, result.stderr
+    run_on_two_devices(_REPLICAS)
