@@ -4,6 +4,7 @@ from keras_mhe.comhe import CoMHE
 from keras_mhe.energy import hyperspherical_energy
 from keras_mhe.layers import HypersphericalRegularization
 from keras_mhe.learned import AdversarialProjection, AngleProjection
+from keras_mhe.models import regularize, unregularize
 from keras_mhe.polarization import MHC, MHP
 from keras_mhe.projections import GroupProjection, RandomProjection
 from keras_mhe.regularizers import MHE, HalfSpaceMHE
@@ -29,4 +30,6 @@ __all__ = [
     "__version__",
     "class_energy",
     "hyperspherical_energy",
+    "regularize",
+    "unregularize",
 ]

@@ -76,6 +76,24 @@ def _positions(axes: tuple[int, ...], shape: tuple[int, ...]) -> list[int]:
     return positions
 
 
+def neurons_of_shape(
+    shape: tuple[int, ...], neuron_axis: int | Sequence[int] | None, groups: int | None
+) -> tuple[int, int, int]:
+    """What `neuron_matrix` makes of a kernel of this shape: groups, coordinates, neurons in each.
+
+    Raises:
+        ValueError: for a kernel that does not have these axes, or not so many equal groups.
+    """
+    axes, count = check_axes(neuron_axis, groups)
+    size = math.prod(shape[axis] for axis in _positions(axes, shape))
+    if size % count:
+        raise ValueError(
+            f"Argument `groups` must divide the number of neurons, {size}. "
+            f"Received: groups={count}, neuron_axis={axes}, kernel.shape={shape}"
+        )
+    return count, math.prod(shape) // size, size // count
+
+
 def neuron_matrix(
     kernel: Any, neuron_axis: int | Sequence[int] | None = None, groups: int | None = None
 ) -> Any:
@@ -90,24 +108,19 @@ def neuron_matrix(
     Returns:
         A tensor of shape `(d, N)`, or `(groups, d, N / groups)` for more than one group.
     """
-    axes, count = check_axes(neuron_axis, groups)
+    axes, _ = check_axes(neuron_axis, groups)
     kernel = keras.ops.convert_to_tensor(kernel)
     dtype = keras.backend.standardize_dtype(kernel.dtype)
     if not keras.backend.is_float_dtype(dtype):
         raise TypeError(f"A kernel must be floating point. Received: kernel.dtype={dtype}")
     shape = tuple(kernel.shape)
+    count, dimension, size = neurons_of_shape(shape, neuron_axis, groups)
     neurons = _positions(axes, shape)
     coordinates = [axis for axis in range(len(shape)) if axis not in neurons]
-    size = math.prod(shape[axis] for axis in neurons)
-    if size % count:
-        raise ValueError(
-            f"Argument `groups` must divide the number of neurons, {size}. "
-            f"Received: groups={count}, neuron_axis={axes}, kernel.shape={shape}"
-        )
     if dtype != "float64":
         kernel = keras.ops.cast(kernel, "float32")
     if coordinates + neurons != list(range(len(shape))):
         kernel = keras.ops.transpose(kernel, coordinates + neurons)
     if count == 1:
-        return keras.ops.reshape(kernel, (-1, size))
-    return keras.ops.transpose(keras.ops.reshape(kernel, (-1, count, size // count)), (1, 0, 2))
+        return keras.ops.reshape(kernel, (dimension, size))
+    return keras.ops.transpose(keras.ops.reshape(kernel, (dimension, count, size)), (1, 0, 2))

@@ -10,9 +10,11 @@ _LAST, _FIRST = (-1,), (0,)
 
 _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 _CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
+# Gates of cells that are not built yet.
+_GATES = {layers.SimpleRNNCell: 1, layers.GRUCell: 3, layers.LSTMCell: 4}
 _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
-_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-_ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
+DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 
 
 class Kernel(NamedTuple):
@@ -20,27 +22,43 @@ class Kernel(NamedTuple):
 
     Attributes:
         name: which of the layer's kernels it is.
-        variable: the weight.
+        variable: the weight; None before the layer is built.
         neuron_axis: the axes that index neurons.
-        groups: equal, contiguous groups of neurons that share inputs: only these compete.
+        groups: equal, contiguous groups of neurons that share inputs: only these compete. None
+            where the layer must be built to tell.
+        layer: the layer that holds the weight itself.
+        argument: the attribute of that layer which holds the weight's regularizer.
     """
 
     name: str
-    variable: keras.Variable
+    variable: Any
     neuron_axis: tuple[int, ...]
-    groups: int
+    groups: int | None
+    layer: Any
+    argument: str
 
 
-def _einsum_axes(equation: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+def _einsum_axes(equation: str, shape: Any) -> tuple[tuple[int, ...], int | None]:
     """Neurons are along the output's axes; those shared with the input keep them apart."""
     operands, output = equation.replace(".", "").split("->")
     inputs, kernel = operands.split(",")
     shared = [axis for axis, name in enumerate(kernel) if name in output and name in inputs]
     own = [axis for axis, name in enumerate(kernel) if name in output and name not in inputs]
-    return tuple(shared + own), math.prod(shape[axis] for axis in shared)
+    axes = tuple(shared + own)
+    if not shared:
+        return axes, 1
+    return axes, None if shape is None else math.prod(shape[axis] for axis in shared)
 
 
-def _parts(layer: Any) -> dict[str, Any] | None:
+def _gates(layer: Any, shape: Any) -> int | None:
+    """How many gates of a recurrent layer share its inputs."""
+    if shape is None:
+        return next((count for cell, count in _GATES.items() if isinstance(layer, cell)), None)
+    units = getattr(layer, "units", None) or getattr(layer, "filters", shape[-1])
+    return shape[-1] // units
+
+
+def parts_of(layer: Any) -> dict[str, Any] | None:
     """The layers in a layer that hold its kernels, by name; None where it holds them itself."""
     if isinstance(layer, layers.Bidirectional):
         return {"forward": layer.forward_layer, "backward": layer.backward_layer}
@@ -50,46 +68,53 @@ def _parts(layer: Any) -> dict[str, Any] | None:
         return {"": layer.cell}
     if isinstance(layer, layers.StackedRNNCells):
         return {f"cell_{i}": cell for i, cell in enumerate(layer.cells)}
-    if isinstance(layer, _ATTENTION):
+    if isinstance(layer, ATTENTION):
         dense = [part for part in vars(layer).values() if isinstance(part, layers.EinsumDense)]
         return {part.name: part for part in dense}
     return None
 
 
-def _own_kernels(layer: Any) -> list[Kernel]:
-    kernel: Any = getattr(layer, "kernel", None)
+def own_kernels(layer: Any) -> list[Kernel]:
+    """The kernels that a layer holds itself, or will hold once it is built; [] for none."""
+
+    def kernel(
+        name: str, axes: tuple[int, ...], groups: int | None, argument: str | None = None
+    ) -> Kernel:
+        argument = argument or f"{name}_regularizer"
+        return Kernel(name, getattr(layer, name, None), axes, groups, layer, argument)
+
+    shape = getattr(getattr(layer, "kernel", None), "shape", None)
     if isinstance(layer, _SEPARABLE):
-        return [Kernel("pointwise_kernel", layer.pointwise_kernel, _LAST, 1)]
-    if isinstance(layer, _DEPTHWISE):
+        return [kernel("pointwise_kernel", _LAST, 1, "pointwise_regularizer")]
+    if isinstance(layer, DEPTHWISE):
         # Filters of different channels see different inputs: they do not compete.
-        return [Kernel("kernel", kernel, (-2, -1), kernel.shape[-2])]
+        channels = None if shape is None else shape[-2]
+        return [kernel("kernel", (-2, -1), channels, "depthwise_regularizer")]
     if isinstance(layer, _TRANSPOSED):
-        return [Kernel("kernel", kernel, (-2,), 1)]
+        return [kernel("kernel", (-2,), 1)]
     if isinstance(layer, _CONVOLUTIONS):
-        return [Kernel("kernel", kernel, _LAST, layer.groups)]
+        return [kernel("kernel", _LAST, layer.groups)]
     if isinstance(layer, layers.EinsumDense):
-        return [Kernel("kernel", kernel, *_einsum_axes(layer.equation, tuple(kernel.shape)))]
-    if hasattr(layer, "recurrent_kernel"):
-        units = getattr(layer, "units", None) or getattr(layer, "filters", kernel.shape[-1])
-        gates = kernel.shape[-1] // units
-        recurrent = layer.recurrent_kernel
-        return [
-            Kernel("kernel", kernel, _LAST, gates),
-            Kernel("recurrent_kernel", recurrent, _LAST, gates),
-        ]
-    if kernel is not None:
-        return [Kernel("kernel", kernel, _LAST, 1)]
-    if hasattr(layer, "embeddings"):
-        return [Kernel("embeddings", layer.embeddings, _FIRST, 1)]
-    raise ValueError(
-        "The layer has neither a kernel nor embeddings whose neurons could be pushed apart (if it "
-        f"has them only once it was called, call it first). Received: layer={layer}"
-    )
+        return [kernel("kernel", *_einsum_axes(layer.equation, shape))]
+    if hasattr(layer, "recurrent_kernel") or hasattr(layer, "recurrent_regularizer"):
+        gates = _gates(layer, shape)
+        recurrent = kernel("recurrent_kernel", _LAST, gates, "recurrent_regularizer")
+        return [kernel("kernel", _LAST, gates), recurrent]
+    if shape is not None or hasattr(layer, "kernel_regularizer"):
+        return [kernel("kernel", _LAST, 1)]
+    if hasattr(layer, "embeddings") or hasattr(layer, "embeddings_regularizer"):
+        return [kernel("embeddings", _FIRST, 1)]
+    return []
+
+
+def is_plain(weight: Any) -> bool:
+    """Whether a weight is one variable of real numbers: not quantized, not of several factors."""
+    return isinstance(weight, keras.Variable) and keras.backend.is_float_dtype(weight.dtype)
 
 
 def layers_within(layer: Any) -> list[Any]:
     """A layer and all those that hold its kernels."""
-    parts = (_parts(layer) or {}).values()
+    parts = (parts_of(layer) or {}).values()
     return [layer, *(inner for part in parts for inner in layers_within(part))]
 
 
@@ -113,19 +138,21 @@ axis, a group a gate |
     Raises:
         ValueError: for a layer with neither, and for a kernel that is not one variable.
     """
-    parts = _parts(layer)
+    parts = parts_of(layer)
     if parts is not None:
         return [
             kernel._replace(name=f"{name}/{kernel.name}" if name else kernel.name)
             for name, part in parts.items()
             for kernel in kernels_of(part)
         ]
-    kernels = _own_kernels(layer)
+    kernels = own_kernels(layer)
+    if not kernels or any(kernel.variable is None for kernel in kernels):
+        raise ValueError(
+            "The layer has neither a kernel nor embeddings whose neurons could be pushed apart (if "
+            f"it has them only once it was called, call it first). Received: layer={layer}"
+        )
     for kernel in kernels:
-        variable = kernel.variable
-        if not isinstance(variable, keras.Variable) or not keras.backend.is_float_dtype(
-            variable.dtype
-        ):
+        if not is_plain(kernel.variable):
             raise ValueError(
                 f"The {kernel.name} of the layer is not one floating-point variable: energies do "
                 f"not apply to quantized layers or layers with LoRA. Received: layer={layer}"

@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_mhe.axes import neuron_matrix
 from keras_mhe.kernels import Kernel, kernels_of, layers_within
-from keras_mhe.regularizers import HypersphericalRegularizer, RegularizerSum, as_loss
+from keras_mhe.regularizers import HypersphericalRegularizer, as_loss, terms_of
 from keras_mhe.seeds import fingerprint
 
 # What no kernel is marked with.
@@ -17,7 +17,7 @@ _NO_KERNEL = keras.initializers.Constant(-1)
 
 def _split(regularizer: Any) -> tuple[HypersphericalRegularizer, list[Any]]:
     """The one energy in a regularizer, and what it is added to."""
-    terms = regularizer.regularizers if isinstance(regularizer, RegularizerSum) else [regularizer]
+    terms = terms_of(regularizer)
     energies = [term for term in terms if isinstance(term, HypersphericalRegularizer)]
     if len(energies) != 1:
         raise ValueError(
@@ -101,6 +101,13 @@ class _Bound(keras.Regularizer):
         energy = self.energy.energy(self.neurons(kernel), self.values())
         loss = as_loss(ops.cast(self.wrapper.factor, energy.dtype) * energy)
         return sum((as_loss(other(kernel)) for other in self.others), loss)
+
+
+def own_regularizer(regularizer: Any) -> Any:
+    """What a weight is regularized by beside wrappers of its layer."""
+    while isinstance(regularizer, _Bound):
+        regularizer = regularizer.own
+    return regularizer
 
 
 @keras.saving.register_keras_serializable(package="keras_mhe")

@@ -7,6 +7,7 @@ import keras
 
 from keras_mhe.axes import check_axes, neuron_matrix
 from keras_mhe.energy import energy_of
+from keras_mhe.lora import is_low_rank_factor
 from keras_mhe.potentials import check_nonnegative, check_potential, potential_of
 from keras_mhe.sampling import check_sample, sampled_energy
 
@@ -16,7 +17,7 @@ def as_loss(value: Any) -> Any:
     return keras.ops.cast(value, keras.config.floatx())
 
 
-class _Addable(keras.Regularizer):
+class Addable(keras.Regularizer):
     """A regularizer that adds to any other, on either side."""
 
     def __add__(self, other: Any) -> "RegularizerSum":
@@ -35,7 +36,7 @@ class _Addable(keras.Regularizer):
 
 
 @keras.saving.register_keras_serializable(package="keras_mhe")
-class RegularizerSum(_Addable):
+class RegularizerSum(Addable):
     """Sum of regularizers: `loss = r_1(kernel) + r_2(kernel) + ...`.
 
     Made by `+` between two Keras regularizers of which at least one is from this package.
@@ -59,7 +60,7 @@ class RegularizerSum(_Addable):
                     "Invalid value for argument `regularizers`. Expected instances of "
                     f"`keras.Regularizer`. Received: {term!r}"
                 )
-            self.regularizers += term.regularizers if isinstance(term, RegularizerSum) else [term]
+            self.regularizers += terms_of(term)
         if not self.regularizers:
             raise ValueError(
                 "Invalid value for argument `regularizers`. Expected at least one. "
@@ -80,7 +81,14 @@ class RegularizerSum(_Addable):
         return " + ".join(repr(regularizer) for regularizer in self.regularizers)
 
 
-class HypersphericalRegularizer(_Addable):
+def terms_of(regularizer: Any) -> list[Any]:
+    """The regularizers of which one is the sum; [] for None."""
+    if regularizer is None:
+        return []
+    return regularizer.regularizers if isinstance(regularizer, RegularizerSum) else [regularizer]
+
+
+class HypersphericalRegularizer(Addable):
     """Base of the regularizers that weigh one energy of the directions of neurons.
 
     `loss = factor * energy(neurons)`. What learns beside the kernel (a projection, a pole) is
@@ -116,7 +124,8 @@ class HypersphericalRegularizer(_Addable):
         """The energy of a matrix of shape `(d, N)` or `(groups, d, N)`, a scalar tensor."""
         raise NotImplementedError
 
-    def __call__(self, kernel: Any) -> Any:
+    def loss(self, kernel: Any) -> Any:
+        """The weighted energy of a kernel, whatever variable it comes from."""
         if self.learner is not None:
             raise ValueError(
                 f"{self.learner} learns while the layer trains, and a bare regularizer keeps "
@@ -126,6 +135,9 @@ class HypersphericalRegularizer(_Addable):
             )
         matrix = neuron_matrix(kernel, self.neuron_axis, self.groups)
         return as_loss(self.factor * self.energy(matrix, {}))
+
+    def __call__(self, kernel: Any) -> Any:
+        return as_loss(0.0) if is_low_rank_factor(kernel) else self.loss(kernel)
 
 
 @keras.saving.register_keras_serializable(package="keras_mhe")
