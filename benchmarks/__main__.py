@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks import cnn9, kernels, machine, memory, projections, uniformity
+from benchmarks import cnn9, kernels, machine, memory, projections, resnet50, uniformity
 from benchmarks.picture import draw
 
 _DIMENSION, _MEMORY_DIMENSION = 512, 64
@@ -94,13 +94,31 @@ def _step_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _network_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="Training step of ResNet50, every kernel regularized: time / time without")
+    names = ("energies", "batch", "images", "seconds", "ratio", "regularize", "first step beyond")
+    for column in names:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            row["energies"],
+            str(row["batch"]),
+            f"{row['size']} x {row['size']}",
+            f"{row['seconds']:.4g}",
+            _spread(row),
+            f"{row['regularize_seconds']:.2g} s",
+            f"{row['first_step_seconds']:.3g} s",
+        )
+    return table
+
+
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="Few small shapes: a check.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the JSON file and the picture.")] = Path(
         "benchmarks/results"
     ),
 ) -> None:
-    """Times energies, CoMHE and measures of uniformity, memory, and a step of CNN-9.
+    """Times energies, CoMHE and measures of uniformity, memory, and steps of CNN-9 and ResNet50.
 
     The backend is KERAS_BACKEND, tensorflow or jax. Run nothing else on the machine meanwhile.
     """
@@ -119,6 +137,7 @@ def main(
         "uniformity": [],
         "memory": [],
         "cnn9": [],
+        "resnet50": [],
     }
     for shape in track(shapes, "kernels", console=console):
         results["kernels"] += kernels.measure(shape, quick)
@@ -135,6 +154,8 @@ def main(
         console.print(_memory_table(results["memory"]))
     results["cnn9"] = cnn9.measure(quick)
     console.print(_step_table(results["cnn9"]))
+    results["resnet50"] = resnet50.measure(quick)
+    console.print(_network_table(results["resnet50"]))
 
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{machine.name(described)}{'-quick' if quick else ''}.json"

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -23,6 +24,12 @@ def on_cpu() -> bool:
 def seed_dtype() -> str:
     """The integers that the backend's random numbers take as a seed."""
     return "uint32" if keras.backend.backend() == "jax" else "int32"
+
+
+def scope_of(model: Any) -> AbstractContextManager[Any]:
+    """Where new variables go to the devices of a model's own."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return nullcontext() if strategy is None else strategy.scope()
 
 
 def normals(shape: tuple[int, ...], dtype: str, seed: keras.random.SeedGenerator) -> Any:

@@ -54,9 +54,10 @@ class _Bound(keras.Regularizer):
                 f"layer={wrapper.layer}, kernel.shape={tuple(self.variable.shape)}, "
                 f"groups={self.groups}"
             )
-        normal, prefix = keras.initializers.RandomNormal(stddev=1.0), kernel.name.replace("/", "_")
+        normal, suffix = keras.initializers.RandomNormal(stddev=1.0), kernel.name.replace("/", "_")
+        # Names that do not begin with the kernel's, which a user's pattern for layouts may match.
         self.state = {
-            name: wrapper.add_state(f"{prefix}_{name}", normal, shape, matrix.dtype)
+            name: wrapper.add_state(f"{name}_of_{suffix}", normal, shape, matrix.dtype)
             for name, shape in self._state_shapes(kernel.name, matrix.shape[-2]).items()
         }
         # The kernel from which the state last learned. A counter of steps, which could tell
@@ -64,7 +65,7 @@ class _Bound(keras.Regularizer):
         # variables off GPUs, where XLA then cannot reach them.
         self.seen = None
         if self.state:
-            self.seen = wrapper.add_state(f"{prefix}_seen", _NO_KERNEL, (), "float32")
+            self.seen = wrapper.add_state(f"seen_of_{suffix}", _NO_KERNEL, (), "float32")
 
     def _state_shapes(self, name: str, dimension: int) -> dict[str, tuple[int, ...]]:
         try:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_mhe._backend import scope_of
 from keras_mhe.attention import AttentionEnergy, head_sizes
 from keras_mhe.axes import neurons_of_shape
 from keras_mhe.kernels import ATTENTION, DEPTHWISE, is_plain
@@ -25,6 +26,7 @@ _Where = Callable[[keras.layers.Layer], bool] | str | Sequence[str] | None
 _MANY = 8192
 
 _WRAPPED = "wrapped already"
+_APART = "filters of different channels do not compete"
 
 
 class _Plan(NamedTuple):
@@ -156,7 +158,7 @@ def _obstacle(site: Site, where: _Where) -> str | None:
     ):
         return "not one floating-point variable"
     if isinstance(layer, DEPTHWISE) and where is None:
-        return "filters of different channels do not compete; `where` can ask for it"
+        return f"{_APART}; `where` can ask for it"
     if site.kernel.groups is None:
         return "its groups are not known before it is built"
     return None
@@ -262,7 +264,7 @@ def _other_weights(model: keras.Model, sites: list[Site]) -> list[Row]:
             kernel=weight.name,
             shape=tuple(weight.shape),
             role="skipped",
-            note="nothing says which of its axes are neurons",
+            note=_APART if weight.name == "depthwise_kernel" else "its neurons are not known",
         )
         for weight in model.trainable_weights
         if id(weight) not in known
@@ -377,7 +379,8 @@ def regularize(
             plans.append(_planned(site, role, regularizers[role], where, replaceable))
         else:
             plans.append(_Plan(site, "skipped", "`where` does not ask for it"))
-    plans, wrappers = _wrap(plans)
+    with scope_of(model):
+        plans, wrappers = _wrap(plans)
     done = [plan for plan in plans if plan.new]
     if not done and not any(plan.note == _WRAPPED for plan in plans):
         reasons = "; ".join(f"{plan.site.path}/{plan.site.name}: {plan.note}" for plan in plans)

@@ -5,6 +5,8 @@ from typing import Any
 
 import keras
 
+from keras_mhe._backend import scope_of
+
 
 def has_graph(model: Any) -> bool:
     """Whether a model is known as a graph of layers, or a list of them."""
@@ -44,12 +46,15 @@ def replaced(model: keras.Model, replacement: Callable[[Any], Any]) -> keras.Mod
             known[id(part)] = clone(part)
         return known[id(part)]
 
-    new = clone(model)
-    if new is not model and model.compiled and model.optimizer is not None:
-        if not new.compiled:
-            new.compile_from_config(model.get_compile_config())
-        if model.optimizer.built:
-            new.optimizer.build(new.trainable_variables)
-            for old, own in zip(model.optimizer.variables, new.optimizer.variables, strict=True):
-                own.assign(old)
+    with scope_of(model):
+        new = clone(model)
+        if new is not model and model.compiled and model.optimizer is not None:
+            if not new.compiled:
+                new.compile_from_config(model.get_compile_config())
+            if model.optimizer.built:
+                new.optimizer.build(new.trainable_variables)
+                for old, own in zip(
+                    model.optimizer.variables, new.optimizer.variables, strict=True
+                ):
+                    own.assign(old)
     return new

@@ -200,7 +200,7 @@ class TestEveryKernelIsRegularized:
         model = keras.Sequential([keras.Input((4, 8)), Positions(), layers.Dense(3)])
         (row,) = [row for row in regularize(model).rows if row.kernel == "positions"]
         assert row.role == "skipped"
-        assert "which of its axes" in row.note
+        assert row.note == "its neurons are not known"
 
 
 class TestWhere:
