@@ -1,54 +1,22 @@
 """Whole models: every kernel of a model that exists is given an energy, or loses it."""
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 
 from keras_mhe._backend import scope_of
-from keras_mhe.attention import AttentionEnergy, head_sizes
-from keras_mhe.axes import neurons_of_shape
-from keras_mhe.kernels import ATTENTION, DEPTHWISE, is_plain
 from keras_mhe.layers import HypersphericalRegularization
 from keras_mhe.lora import low_rank_factors
 from keras_mhe.outputs import output_layers
 from keras_mhe.placing import is_energy, place, regularizer_of, total
+from keras_mhe.planning import APART, WRAPPED, Plan, Where, all_or_none, planned
 from keras_mhe.regularizers import MHE, HalfSpaceMHE, HypersphericalRegularizer, terms_of
 from keras_mhe.saved import is_saved, saved_regularizers
 from keras_mhe.sites import Site, sites_of
 from keras_mhe.table import Row, Table
 from keras_mhe.wrapping import has_graph, layers_in_graph, replaced
-
-_Where = Callable[[keras.layers.Layer], bool] | str | Sequence[str] | None
-
-# Above so many neurons all pairs take longer than most training steps do.
-_MANY = 8192
-
-_WRAPPED = "wrapped already"
-_APART = "filters of different channels do not compete"
-
-
-class _Plan(NamedTuple):
-    """What is to be done to one kernel.
-
-    Attributes:
-        site: the kernel.
-        role: as in `Row`.
-        note: as in `Row`.
-        new: the regularizers that it is given; [] where it is skipped.
-        kept: those of its own that it keeps.
-        learns: whether the new ones need a wrapper.
-        extents: groups, dimension and neurons, if known.
-    """
-
-    site: Site
-    role: str
-    note: str
-    new: list[Any] = []  # noqa: RUF012
-    kept: list[Any] = []  # noqa: RUF012
-    learns: bool = False
-    extents: tuple[int, int, int] | None = None
 
 
 def _check_model(model: Any) -> None:
@@ -77,6 +45,7 @@ def _check_regularizer(regularizer: Any, name: str) -> Any:
             f"Invalid value for argument `{name}`. Expected an instance, "
             f"`{regularizer.__name__}()`, not the class. Received: {name}={regularizer!r}"
         )
+    regularizer = keras.regularizers.get(regularizer)
     energies = [
         term for term in terms_of(regularizer) if isinstance(term, HypersphericalRegularizer)
     ]
@@ -93,13 +62,18 @@ def _check_regularizer(regularizer: Any, name: str) -> Any:
     return regularizer
 
 
-def _chosen(where: _Where, sites: list[Site]) -> Callable[[Site], bool]:
+def _chosen(where: Where, sites: list[Site]) -> Callable[[Site], bool]:
     """Tells whether a kernel is in a layer that `where` asks for."""
     if where is None:
         return lambda site: True
     if callable(where):
         return lambda site: any(where(owner) for owner in site.owners)
-    names = {where} if isinstance(where, str) else set(where)
+    names: Any = [where] if isinstance(where, str) else where
+    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            "Invalid value for argument `where`. Expected a function of a layer, names of layers, "
+            f"or None. Received: where={where!r}"
+        )
 
     def named(site: Site) -> set[str]:
         return {site.path, *(owner.name for owner in site.owners)}
@@ -111,146 +85,18 @@ def _chosen(where: _Where, sites: list[Site]) -> Callable[[Site], bool]:
                 f"Argument `where` names no layer with a kernel. The model has "
                 f"{', '.join(sorted({site.path for site in sites}))}. Received: {name!r}"
             )
-    return lambda site: not names.isdisjoint(named(site))
+    return lambda site: any(name in named(site) for name in names)
 
 
-def _located(energy: HypersphericalRegularizer, site: Site) -> tuple[Any, tuple[Any, Any]]:
-    """The energy with the neurons where the layer has them, and its axes and groups."""
-    kernel = site.kernel
-    attention = [owner for owner in site.owners if isinstance(owner, ATTENTION)]
-    if energy.neuron_axis is not None:
-        return energy, (energy.neuron_axis, energy.groups)
-    if attention:
-        located = AttentionEnergy(energy, head_sizes(attention[0]))
-        return located, (located.neuron_axis(kernel.variable.shape), 1)
-    groups = kernel.groups if energy.groups is None else energy.groups
-    axes = kernel.neuron_axis[0] if len(kernel.neuron_axis) == 1 else list(kernel.neuron_axis)
-    if (axes, groups) != (-1, 1):
-        config = {**energy.get_config(), "neuron_axis": axes, "groups": groups}
-        energy = type(energy).from_config(config)
-    return energy, (axes, groups)
-
-
-def _extents(energy: Any, site: Site, place: tuple[Any, Any]) -> tuple[int, int, int] | None:
-    """Groups, coordinates and neurons of a kernel; an error if the energy makes no sense there."""
-    variable = site.kernel.variable
-    if variable is None:
-        return None
-    extents = neurons_of_shape(tuple(variable.shape), *place)
-    groups, dimension, neurons = extents
-    if neurons == 1:
-        raise ValueError("one neuron, no other to meet" + (" in its group" if groups > 1 else ""))
-    if dimension == 1:
-        raise ValueError("neurons of one coordinate have no directions")
-    energy.state_shapes(dimension)
-    return extents
-
-
-def _obstacle(site: Site, where: _Where) -> str | None:
-    """Why a kernel cannot have an energy, or should not."""
-    layer, variable = site.kernel.layer, site.kernel.variable
-    if getattr(layer, "quantization_mode", None) is not None:
-        return f"quantized, {layer.quantization_mode}"
-    if (
-        variable is not None
-        and not is_plain(variable)
-        and not low_rank_factors(site.kernel.layer, site.kernel.name)
-    ):
-        return "not one floating-point variable"
-    if isinstance(layer, DEPTHWISE) and where is None:
-        return f"{_APART}; `where` can ask for it"
-    if site.kernel.groups is None:
-        return "its groups are not known before it is built"
-    return None
-
-
-def _short(energy: Any) -> str:
-    inner = energy.regularizer if isinstance(energy, AttentionEnergy) else energy
-    return f"{type(inner).__name__}({inner.factor:g})"
-
-
-def _notes(
-    site: Site, extents: Any, energies: list[Any], dropped: list[Any], kept: list[Any]
-) -> str:
-    notes = []
-    if kept:
-        notes.append("beside " + ", ".join(type(term).__name__ for term in kept))
-    if dropped:
-        notes.append("in place of " + ", ".join(map(_short, dropped)))
-    if low_rank_factors(site.kernel.layer, site.kernel.name):
-        notes.append("LoRA: the energy of the kernel in effect")
-    elif site.kernel.variable is not None and not site.kernel.variable.trainable:
-        notes.append("frozen: adds nothing until it is trainable")
-    exact = any(isinstance(energy, MHE) and energy.sample is None for energy in energies)
-    if extents is not None and extents[-1] > _MANY and exact:
-        notes.append("many neurons: cheaper with `sample=`")
-    return "; ".join(notes)
-
-
-def _same(one: Any, other: Any) -> bool:
-    serialize = keras.regularizers.serialize
-    return bool(serialize(one) == serialize(other))
-
-
-def _planned(
-    site: Site, role: str, regularizer: Any, where: _Where, replaceable: set[int]
-) -> _Plan:
-    def skipped(reason: str) -> _Plan:
-        return _Plan(site, "skipped", reason)
-
-    if any(isinstance(owner, HypersphericalRegularization) for owner in site.owners):
-        return skipped(_WRAPPED)
-    if regularizer is None:
-        return skipped(f"{role} layers are given no regularizer")
-    obstacle = _obstacle(site, where)
-    if obstacle is not None:
-        return skipped(obstacle)
-
-    new, energies, extents, learns = [], [], None, False
-    for term in terms_of(regularizer):
-        if isinstance(term, HypersphericalRegularizer):
-            try:
-                located, axes = _located(term, site)
-                extents = _extents(term, site, axes)
-            except ValueError as error:
-                return skipped(str(error))
-            energies.append(term)
-            learns = term.learner is not None
-            if learns and id(site.owners[0]) not in replaceable:
-                return skipped(
-                    f"{term.learner} learns: wrap the layer where it is made, "
-                    "`keras_mhe.HypersphericalRegularization(layer, ...)`"
-                )
-            # A wrapper asks the layer where its neurons are.
-            term = term if learns else located
-        new.append(term)
-    old = terms_of(regularizer_of(site.kernel))
-    kept = [term for term in old if not is_energy(term)]
-    new = [term for term in new if not any(_same(term, other) for other in kept)]
-    dropped = [
-        term for term in old if is_energy(term) and not any(_same(term, other) for other in new)
-    ]
-    note = _notes(site, extents, energies, dropped, kept)
-    return _Plan(site, role, note, new, kept, learns, extents)
-
-
-def _wrap(plans: list[_Plan]) -> tuple[list[_Plan], dict[int, HypersphericalRegularization]]:
-    """The wrappers of layers whose energies learn; a layer is wrapped with all its kernels."""
-    wrappers: dict[int, HypersphericalRegularization] = {}
-    amended = []
+def _wrappers(plans: list[Plan]) -> dict[int, HypersphericalRegularization]:
+    """The wrappers of layers whose energies learn, by the id of the layer."""
+    wrappers = {}
     for plan in plans:
         owner = plan.site.owners[0]
-        siblings = [other for other in plans if other.site.owners[0] is owner]
-        lacking = [other for other in siblings if not other.new]
-        if plan.learns and lacking:
-            reason = f"a wrapper takes all kernels, and {lacking[0].site.name}: {lacking[0].note}"
-            plan = _Plan(plan.site, "skipped", reason)
-        elif plan.learns and id(owner) not in wrappers:
-            wrappers[id(owner)] = HypersphericalRegularization(
-                owner, total(plan.new), name=owner.name
-            )
-        amended.append(plan)
-    return amended, wrappers
+        if plan.learns and id(owner) not in wrappers:
+            wrapper = HypersphericalRegularization(owner, total(plan.new), name=owner.name)
+            wrappers[id(owner)] = wrapper
+    return wrappers
 
 
 def _other_weights(model: keras.Model, sites: list[Site]) -> list[Row]:
@@ -264,7 +110,7 @@ def _other_weights(model: keras.Model, sites: list[Site]) -> list[Row]:
             kernel=weight.name,
             shape=tuple(weight.shape),
             role="skipped",
-            note=_APART if weight.name == "depthwise_kernel" else "its neurons are not known",
+            note=APART if weight.name == "depthwise_kernel" else "its neurons are not known",
         )
         for weight in model.trainable_weights
         if id(weight) not in known
@@ -280,7 +126,7 @@ def _forget_compiled(model: keras.Model) -> None:
             part.train_function = part.test_function = None
 
 
-def _row(plan: _Plan, saved: set[tuple[str, str, str]]) -> Row:
+def _row(plan: Plan, saved: set[tuple[str, str, str]]) -> Row:
     site, regularizer = plan.site, total(plan.new + plan.kept)
     variable, note = site.kernel.variable, plan.note
     if low_rank_factors(site.kernel.layer, site.kernel.name):
@@ -312,7 +158,7 @@ def regularize(
     model: keras.Model,
     hidden: keras.Regularizer | None = HalfSpaceMHE(1.0),  # noqa: B008
     output: keras.Regularizer | None = MHE(10.0),  # noqa: B008
-    where: _Where = None,
+    where: Where = None,
 ) -> Table:
     """Gives every kernel of a finished model an energy, in place.
 
@@ -376,13 +222,14 @@ def regularize(
         if any(owner is layer for owner in site.owners for layer in outputs or ()):
             role = "output"
         if chosen(site):
-            plans.append(_planned(site, role, regularizers[role], where, replaceable))
+            plans.append(planned(site, role, regularizers[role], where, replaceable))
         else:
-            plans.append(_Plan(site, "skipped", "`where` does not ask for it"))
+            plans.append(Plan(site, "skipped", "`where` does not ask for it"))
+    plans = all_or_none(plans)
     with scope_of(model):
-        plans, wrappers = _wrap(plans)
+        wrappers = _wrappers(plans)
     done = [plan for plan in plans if plan.new]
-    if not done and not any(plan.note == _WRAPPED for plan in plans):
+    if not done and not any(plan.note == WRAPPED for plan in plans):
         reasons = "; ".join(f"{plan.site.path}/{plan.site.name}: {plan.note}" for plan in plans)
         raise ValueError(
             f"No kernel of the model can be regularized ({reasons or 'it has none'}). "

@@ -32,7 +32,7 @@ def _within(
     seen.add(id(layer))
     owners = (*owners, layer)
     parts = parts_of(layer)
-    if parts:
+    if parts is not None:
         for name, part in parts.items():
             inner = f"{prefix}{name}/" if name else prefix
             yield from _within(part, path, inner, owners, seen)

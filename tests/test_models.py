@@ -484,7 +484,9 @@ class TestRegularizersThatLearn:
         )
         table = regularize(model, MHP(), MHE(10.0))
         assert [row.role for row in table.rows] == ["skipped", "skipped", "output"]
-        assert "takes all kernels, and kernel: neurons of one coordinate" in table.rows[1].note
+        assert (
+            "all its kernels or none, and kernel: neurons of one coordinate" in table.rows[1].note
+        )
 
 
 class TestLoRA:
@@ -570,6 +572,7 @@ class TestBadInput:
             (lambda: regularize(dense(4), keras.regularizers.L2()), TypeError, "its sum"),
             (lambda: regularize(dense(4), where="nothing"), ValueError, "model has dense_0.*'noth"),
             (lambda: regularize(dense(4), where=lambda layer: False), ValueError, "does not ask"),
+            (lambda: regularize(dense(4), where=4), TypeError, "names of layers.*where=4"),
             (lambda: regularize(keras.Sequential([layers.Flatten()])), ValueError, "has none"),
             (lambda: regularize(dense(4), MHP() + MHE()), ValueError, "one energy if it learns"),
             (
