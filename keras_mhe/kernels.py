@@ -74,6 +74,16 @@ def parts_of(layer: Any) -> dict[str, Any] | None:
     return None
 
 
+def _weight(layer: Any, name: str) -> Any:
+    """The weight of this name, or None: other things may have that name, or raise."""
+    try:
+        value: Any = getattr(layer, name, None)
+    except Exception:
+        return None
+    weight = isinstance(value, keras.Variable) or keras.ops.is_tensor(value)
+    return value if weight and len(value.shape) > 1 else None
+
+
 def own_kernels(layer: Any) -> list[Kernel]:
     """The kernels that a layer holds itself, or will hold once it is built; [] for none."""
 
@@ -81,9 +91,12 @@ def own_kernels(layer: Any) -> list[Kernel]:
         name: str, axes: tuple[int, ...], groups: int | None, argument: str | None = None
     ) -> Kernel:
         argument = argument or f"{name}_regularizer"
-        return Kernel(name, getattr(layer, name, None), axes, groups, layer, argument)
+        return Kernel(name, _weight(layer, name), axes, groups, layer, argument)
 
-    shape = getattr(getattr(layer, "kernel", None), "shape", None)
+    def will_have(name: str) -> bool:
+        return not layer.built and hasattr(layer, f"{name}_regularizer")
+
+    shape = getattr(_weight(layer, "kernel"), "shape", None)
     if isinstance(layer, _SEPARABLE):
         return [kernel("pointwise_kernel", _LAST, 1, "pointwise_regularizer")]
     if isinstance(layer, DEPTHWISE):
@@ -96,13 +109,13 @@ def own_kernels(layer: Any) -> list[Kernel]:
         return [kernel("kernel", _LAST, layer.groups)]
     if isinstance(layer, layers.EinsumDense):
         return [kernel("kernel", *_einsum_axes(layer.equation, shape))]
-    if hasattr(layer, "recurrent_kernel") or hasattr(layer, "recurrent_regularizer"):
+    if _weight(layer, "recurrent_kernel") is not None or will_have("recurrent"):
         gates = _gates(layer, shape)
         recurrent = kernel("recurrent_kernel", _LAST, gates, "recurrent_regularizer")
         return [kernel("kernel", _LAST, gates), recurrent]
-    if shape is not None or hasattr(layer, "kernel_regularizer"):
+    if shape is not None or will_have("kernel"):
         return [kernel("kernel", _LAST, 1)]
-    if hasattr(layer, "embeddings") or hasattr(layer, "embeddings_regularizer"):
+    if _weight(layer, "embeddings") is not None or will_have("embeddings"):
         return [kernel("embeddings", _FIRST, 1)]
     return []
 

@@ -243,10 +243,13 @@ class HypersphericalRegularization(keras.layers.Wrapper):
             )
         super().build(input_shape)
         if not self._bound:
-            bound = {kernel.name: _Bound(self, kernel) for kernel in kernels_of(self.layer)}
-            for regularizer in bound.values():
-                regularizer.variable.regularizer = regularizer
-            self._bound = bound
+            self._bound = {kernel.name: _Bound(self, kernel) for kernel in kernels_of(self.layer)}
+            self.attach()
+
+    def attach(self) -> None:
+        """Has the kernels regularized by this wrapper, whatever has taken its place since."""
+        for bound in self._bound.values():
+            bound.variable.regularizer = bound
 
     def call(self, inputs: Any, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
         if training:

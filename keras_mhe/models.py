@@ -10,13 +10,19 @@ from keras_mhe._backend import scope_of
 from keras_mhe.layers import HypersphericalRegularization
 from keras_mhe.lora import low_rank_factors
 from keras_mhe.outputs import output_layers
-from keras_mhe.placing import is_energy, place, regularizer_of, total
+from keras_mhe.placing import all_or_nothing, is_energy, place, regularizer_of, total
 from keras_mhe.planning import APART, WRAPPED, Plan, Where, all_or_none, planned
-from keras_mhe.regularizers import MHE, HalfSpaceMHE, HypersphericalRegularizer, terms_of
-from keras_mhe.saved import is_saved, saved_regularizers
+from keras_mhe.regularizers import (
+    MHE,
+    HalfSpaceMHE,
+    HypersphericalRegularizer,
+    RegularizerSum,
+    terms_of,
+)
+from keras_mhe.saved import Claim, are_saved
 from keras_mhe.sites import Site, sites_of
 from keras_mhe.table import Row, Table
-from keras_mhe.wrapping import has_graph, layers_in_graph, replaced
+from keras_mhe.wrapping import layers_in_graph, replaced
 
 
 def _check_model(model: Any) -> None:
@@ -30,7 +36,7 @@ def _check_model(model: Any) -> None:
             "The model is not built, so its kernels are not known. Call it on a batch of its "
             f"inputs first, or `model.build(input_shape)`. Received: model={model!r}"
         )
-    for layer in model._flatten_layers(include_self=False):
+    for layer in () if model.built else model._flatten_layers(include_self=False):
         own = type(layer).__module__.partition(".")[0] not in ("keras", "keras_mhe")
         if own and not layer.built:
             raise ValueError(
@@ -66,17 +72,18 @@ def _chosen(where: Where, sites: list[Site]) -> Callable[[Site], bool]:
     """Tells whether a kernel is in a layer that `where` asks for."""
     if where is None:
         return lambda site: True
-    if callable(where):
+    if callable(where) and not isinstance(where, keras.layers.Layer):
         return lambda site: any(where(owner) for owner in site.owners)
     names: Any = [where] if isinstance(where, str) else where
-    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+    listed = isinstance(names, Iterable) and not isinstance(names, keras.layers.Layer)
+    if not listed or not all(isinstance(name, str) for name in names):
         raise TypeError(
             "Invalid value for argument `where`. Expected a function of a layer, names of layers, "
             f"or None. Received: where={where!r}"
         )
 
     def named(site: Site) -> set[str]:
-        return {site.path, *(owner.name for owner in site.owners)}
+        return {site.path, *site.path.split("/"), *(owner.name for owner in site.owners)}
 
     known = set().union(*map(named, sites))
     for name in names:
@@ -94,8 +101,9 @@ def _wrappers(plans: list[Plan]) -> dict[int, HypersphericalRegularization]:
     for plan in plans:
         owner = plan.site.owners[0]
         if plan.learns and id(owner) not in wrappers:
-            wrapper = HypersphericalRegularization(owner, total(plan.new), name=owner.name)
-            wrappers[id(owner)] = wrapper
+            wrappers[id(owner)] = HypersphericalRegularization(
+                owner, total(plan.new), name=owner.name, trainable=owner.trainable
+            )
     return wrappers
 
 
@@ -122,22 +130,35 @@ def _other_weights(model: keras.Model, sites: list[Site]) -> list[Row]:
 def _forget_compiled(model: keras.Model) -> None:
     """Has Keras compile the training step anew, which it would not without being told."""
     for part in model._flatten_layers():
-        if isinstance(part, keras.Model):
-            part.train_function = part.test_function = None
+        # Not None in their place: a callback may have called.
+        if getattr(part, "train_function", None) is not None:
+            part.make_train_function(force=True)
+        if getattr(part, "test_function", None) is not None:
+            part.make_test_function(force=True)
 
 
-def _row(plan: Plan, saved: set[tuple[str, str, str]]) -> Row:
-    site, regularizer = plan.site, total(plan.new + plan.kept)
-    variable, note = site.kernel.variable, plan.note
-    if low_rank_factors(site.kernel.layer, site.kernel.name):
-        # The config has it, and on loading Keras puts it on both factors.
-        kept = False
-    elif plan.learns:
-        # The wrapper that has the layer's name.
-        kept = is_saved(site.owners[:1], "regularizer", total(plan.new), saved)
-    else:
-        kept = is_saved(site.owners, site.kernel.argument, regularizer, saved)
-    if plan.new and not kept:
+def _attach(sites: list[Site]) -> None:
+    """Gives kernels back to their wrappers, if another model of the same layers took them."""
+    for site in sites:
+        if isinstance(site.owners[0], HypersphericalRegularization):
+            site.owners[0].attach()
+
+
+def _claim(plan: Plan) -> Claim:
+    """Where in the model's config a kernel's regularizer ought to be."""
+    site = plan.site
+    if not plan.new or low_rank_factors(site.kernel.layer, site.kernel.name):
+        # With LoRA the config has it, but Keras puts it on both factors when it loads.
+        return Claim([], "", None)
+    if plan.learns:
+        # The wrapper has the layer's name.
+        return Claim(site.owners[:1], "regularizer", total(plan.new))
+    return Claim(site.owners, site.kernel.argument, total(plan.new + plan.kept))
+
+
+def _row(plan: Plan, saved: bool) -> Row:
+    site, variable, note = plan.site, plan.site.kernel.variable, plan.note
+    if plan.new and not saved:
         note = "; ".join([*filter(None, [note]), "not saved: call `regularize` after loading"])
     groups, dimension, neurons = plan.extents or (None, None, None)
     return Row(
@@ -148,10 +169,17 @@ def _row(plan: Plan, saved: set[tuple[str, str, str]]) -> Row:
         dimension=dimension,
         neurons=neurons,
         role=plan.role,
-        regularizer=regularizer if plan.new else None,
-        saved=bool(plan.new) and kept,
+        regularizer=total(plan.new + plan.kept) if plan.new else regularizer_of(site.kernel),
+        saved=saved,
         note=note,
     )
+
+
+def _reasons(plans: list[Plan]) -> str:
+    """Why kernels are skipped, a kernel for each reason."""
+    first = {plan.note: plan.site for plan in reversed(plans)}
+    reasons = [f"{site.path}/{site.name}: {note}" for note, site in reversed(first.items())]
+    return "; ".join(reasons) or "it has none"
 
 
 def regularize(
@@ -214,12 +242,12 @@ def regularize(
     }
     sites = sites_of(model)
     chosen = _chosen(where, sites)
-    outputs = output_layers(model)
+    outputs, unknown = output_layers(model)
     replaceable = {id(layer) for layer in layers_in_graph(model)}
     plans = []
     for site in sites:
         role = "hidden"
-        if any(owner is layer for owner in site.owners for layer in outputs or ()):
+        if any(owner is layer for owner in site.owners for layer in outputs):
             role = "output"
         if chosen(site):
             plans.append(planned(site, role, regularizers[role], where, replaceable))
@@ -230,23 +258,28 @@ def regularize(
         wrappers = _wrappers(plans)
     done = [plan for plan in plans if plan.new]
     if not done and not any(plan.note == WRAPPED for plan in plans):
-        reasons = "; ".join(f"{plan.site.path}/{plan.site.name}: {plan.note}" for plan in plans)
         raise ValueError(
-            f"No kernel of the model can be regularized ({reasons or 'it has none'}). "
+            f"No kernel of the model can be regularized ({_reasons(plans)}). "
             f"Received: model={model!r}"
         )
-    for plan in done:
-        place(plan.site, total(plan.kept if plan.learns else plan.new + plan.kept))
-    new = replaced(model, lambda layer: wrappers.get(id(layer), layer)) if wrappers else model
+    title = f"Kernels regularized: {len(done)} of {len(plans)}."
+    with all_or_nothing(sites):
+        for plan in done:
+            place(plan.site, total(plan.kept if plan.learns else plan.new + plan.kept))
+        with scope_of(model):
+            wrappers = _wrappers(plans)
+        new = model
+        if wrappers:
+            new, lost = replaced(model, lambda layer: wrappers.get(id(layer), layer))
+            title += " Train the `.model` of this table: it has wrappers around the same layers."
+            title += lost
+    _attach(sites)
     _forget_compiled(new)
-
-    saved = saved_regularizers(new)
-    title = f"{len(done)} of {len(plans)} kernels are regularized."
-    if wrappers:
-        title += " Train the `.model` of this table: it has wrappers around the same layers."
-    if outputs is None:
-        title += " The model's call takes no symbolic tensors: all its layers count as hidden."
-    return Table(new, [_row(plan, saved) for plan in plans] + _other_weights(model, sites), title)
+    if unknown:
+        title += f" Not known which layers give the output of {unknown}: all in it are hidden."
+    saved = are_saved(new, [_claim(plan) for plan in plans])
+    rows = [_row(plan, known) for plan, known in zip(plans, saved, strict=True)]
+    return Table(new, rows + _other_weights(model, sites), title)
 
 
 def unregularize(model: keras.Model) -> Table:
@@ -276,31 +309,34 @@ def unregularize(model: keras.Model) -> Table:
     """
     _check_model(model)
     replaceable = {id(layer) for layer in layers_in_graph(model)}
-    rows = []
+    sites, rows, lost = sites_of(model), [], ""
 
     def row(site: Site, role: str, regularizer: Any, note: str) -> None:
         shape = None if site.kernel.variable is None else tuple(site.kernel.variable.shape)
         rows.append(Row(site.path, site.name, shape, role=role, regularizer=regularizer, note=note))
-
-    for site in sites_of(model):
-        wrapped = any(isinstance(owner, HypersphericalRegularization) for owner in site.owners)
-        if wrapped and id(site.owners[0]) not in replaceable:
-            row(
-                site, "skipped", None, "wrapped where the layer is made: take the wrapper off there"
-            )
-            continue
-        terms = terms_of(regularizer_of(site.kernel))
-        kept = total([term for term in terms if not is_energy(term)])
-        if wrapped or kept is not total(terms):
-            own = kept is not None and type(kept).__module__.startswith("keras_mhe")
-            row(site, "removed", kept, "a sum that loads with keras_mhe only" if own else "")
-        place(site, kept)
 
     def bare(layer: Any) -> Any:
         while isinstance(layer, HypersphericalRegularization):
             layer = layer.layer
         return layer
 
-    new = replaced(model, bare) if has_graph(model) else model
+    with all_or_nothing(sites):
+        for site in sites:
+            wrapped = any(isinstance(owner, HypersphericalRegularization) for owner in site.owners)
+            outermost = isinstance(site.owners[0], HypersphericalRegularization)
+            if wrapped and not (outermost and id(site.owners[0]) in replaceable):
+                note = "wrapped where the layer is made: take the wrapper off there"
+                row(site, "skipped", regularizer_of(site.kernel), note)
+                continue
+            terms = terms_of(regularizer_of(site.kernel))
+            kept = total([term for term in terms if not is_energy(term)])
+            if wrapped or len(terms_of(kept)) < len(terms):
+                own = isinstance(kept, RegularizerSum)
+                row(site, "removed", kept, "a sum that loads with keras_mhe only" if own else "")
+            place(site, kept)
+        new = model
+        if any(bare(layer) is not layer for layer in layers_in_graph(model)):
+            new, lost = replaced(model, bare)
     _forget_compiled(new)
-    return Table(new, rows, f"{sum(row.role == 'removed' for row in rows)} energies are removed.")
+    removed = sum(row.role == "removed" for row in rows)
+    return Table(new, rows, f"Kernels that had an energy: {removed}." + lost)

@@ -1,5 +1,6 @@
 """Which layers of a model give its outputs."""
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -48,7 +49,10 @@ def _tensors(structure: Any) -> list[Any]:
 
 
 def _behind(tensors: Iterable[Any]) -> Iterator[Any]:
-    """Layers with kernels that symbolic tensors come from, past what only reshapes or squashes."""
+    """Layers with kernels that symbolic tensors come from, past what only reshapes or squashes.
+
+    Where a layer's code cannot be followed its name comes in place of layers.
+    """
     for tensor in tensors:
         operation, node, index = getattr(tensor, "_keras_history", (None, 0, 0))
         if operation is None or isinstance(operation, layers.InputLayer):
@@ -62,11 +66,27 @@ def _behind(tensors: Iterable[Any]) -> Iterator[Any]:
             yield from _behind([operation.outputs[index]])
         elif _is_output(operation):
             yield operation
+        elif isinstance(operation, layers.Wrapper) and getattr(operation.layer, "outputs", None):
+            yield from _behind(_tensors(operation.layer.outputs))
         elif parts_of(operation) is None and sites_of(operation):
             yield from _traced(operation, arguments.args, arguments.kwargs)
 
 
-def _traced(layer: Any, args: Any, kwargs: Any) -> Iterator[Any]:
+@contextlib.contextmanager
+def _untouched(layer: Any) -> Iterator[None]:
+    """Lets a layer be called without a trace of it: no weight moves, no graph grows."""
+    parts = layer._flatten_layers()
+    lists = [nodes for part in parts for nodes in (part._inbound_nodes, part._outbound_nodes)]
+    sizes = [len(nodes) for nodes in lists]
+    try:
+        with keras.StatelessScope():
+            yield
+    finally:
+        for nodes, size in zip(lists, sizes, strict=True):
+            del nodes[size:]
+
+
+def _traced(layer: Any, args: Any, kwargs: Any) -> list[Any]:
     """The same for a layer or model that says in Python what it does with its inputs."""
 
     def fresh(value: Any) -> Any:
@@ -74,7 +94,12 @@ def _traced(layer: Any, args: Any, kwargs: Any) -> Iterator[Any]:
         return keras.KerasTensor(value.shape, value.dtype) if symbolic else value
 
     args, kwargs = keras.tree.map_structure(fresh, (args, kwargs))
-    yield from _behind(_tensors(layer.call(*args, **kwargs)))
+    with _untouched(layer):
+        try:
+            return list(_behind(_tensors(layer.call(*args, **kwargs))))
+        except Exception:
+            # Whatever a user's own code raises when it meets tensors without values.
+            return [layer.name]
 
 
 def _last_of(sequence: Iterable[Any]) -> Iterator[Any]:
@@ -98,27 +123,29 @@ def _symbol(shape: Any) -> Any:
     return keras.KerasTensor(tuple(shape))
 
 
-def output_layers(model: keras.Model) -> list[Any] | None:
-    """The layers whose neurons give the outputs of a model: class vectors, if it classifies.
-
-    Each output is followed back to a layer with a kernel, past activations, dropout, reshaping,
-    global pooling and whatever else has one input and no weights, but not past normalization,
-    local pooling, or sums. A model without a graph is called once with symbolic inputs.
-
-    Returns:
-        A list of layers; None where that call fails, so that nobody knows.
-    """
+def _found(model: keras.Model) -> list[Any]:
     if getattr(model, "outputs", None):
         return list(_behind(_tensors(model.outputs)))
     if isinstance(model, keras.Sequential):
         return list(_last_of(model.layers))
-    shapes = model.get_build_config()
-    try:
-        shape = shapes["input_shape"] if "input_shape" in shapes else shapes["shapes_dict"]
-        if not isinstance(shape, dict):
-            return list(_traced(model, (_symbol(shape),), {}))
-        kwargs = {name.removesuffix("_shape"): _symbol(part) for name, part in shape.items()}
-        return list(_traced(model, (), kwargs))
-    except Exception:
-        # Whatever a user's own code raises when it meets tensors without values.
-        return None
+    config = model.get_build_config()
+    if "input_shape" in config:
+        return _traced(model, (_symbol(config["input_shape"]),), {})
+    shapes = config.get("shapes_dict", {})
+    return _traced(model, (), {n.removesuffix("_shape"): _symbol(s) for n, s in shapes.items()})
+
+
+def output_layers(model: keras.Model) -> tuple[list[Any], str]:
+    """The layers whose neurons give the outputs of a model: class vectors, if it classifies.
+
+    Each output is followed back to a layer with a kernel, past activations, dropout, reshaping,
+    global pooling and whatever else has one input and no weights, but not past normalization,
+    local pooling, or sums. What has no graph, but code, is called once with symbolic inputs.
+
+    Returns:
+        The layers, and the names of layers or models whose code does not take symbolic inputs, so
+        that nobody knows.
+    """
+    found = _found(model)
+    unknown = dict.fromkeys(part for part in found if isinstance(part, str))
+    return [part for part in found if not isinstance(part, str)], ", ".join(unknown)

@@ -1,5 +1,7 @@
 """What regularizes a weight, and putting something else there."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -54,8 +56,36 @@ def regularizer_of(kernel: Kernel) -> Any:
         first = factors[0].regularizer
         return first.regularizer if isinstance(first, _Adapted) else first
     if is_plain(kernel.variable):
-        return own_regularizer(kernel.variable.regularizer)
+        own = own_regularizer(kernel.variable.regularizer)
+        if own is not None:
+            return own
+    # Not built yet, or given to the layer afterwards.
     return getattr(kernel.layer, kernel.argument, None)
+
+
+def _attention_argument(layer: Any) -> str:
+    private = "_kernel_regularizer"
+    return private if hasattr(layer, private) else private.removeprefix("_")
+
+
+@contextlib.contextmanager
+def all_or_nothing(sites: list[Site]) -> Iterator[None]:
+    """Puts every regularizer back where it was if an error comes up."""
+    before = []
+    for site in sites:
+        kernel = site.kernel
+        holders = [(kernel.layer, kernel.argument)]
+        holders += [(o, _attention_argument(o)) for o in site.owners if isinstance(o, ATTENTION)]
+        weights = [kernel.variable, *low_rank_factors(kernel.layer, kernel.name)]
+        holders += [(weight, "regularizer") for weight in weights if is_plain(weight)]
+        before += [(*holder, getattr(*holder)) for holder in holders if hasattr(*holder)]
+    try:
+        yield
+    except BaseException:
+        for holder, name, value in before:
+            with contextlib.suppress(AttributeError):
+                setattr(holder, name, value)
+        raise
 
 
 def place(site: Site, regularizer: Any) -> None:
@@ -64,10 +94,11 @@ def place(site: Site, regularizer: Any) -> None:
     factors = low_rank_factors(kernel.layer, kernel.name)
     for owner in site.owners:
         if isinstance(owner, ATTENTION):
-            name = "_kernel_regularizer" if hasattr(owner, "_kernel_regularizer") else None
-            setattr(owner, name or "kernel_regularizer", regularizer)
+            setattr(owner, _attention_argument(owner), regularizer)
     if hasattr(kernel.layer, kernel.argument):
-        setattr(kernel.layer, kernel.argument, regularizer)
+        # A custom layer may not let it be set: then the weight alone has it.
+        with contextlib.suppress(AttributeError):
+            setattr(kernel.layer, kernel.argument, regularizer)
     if factors:
         plain = total([term for term in terms_of(regularizer) if not is_energy(term)])
         factors[0].regularizer = plain if plain is regularizer else _Adapted(kernel, regularizer)

@@ -1,5 +1,6 @@
 """What is to be done to each kernel of a model, before anything is done."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -57,8 +58,8 @@ def _located(energy: HypersphericalRegularizer, site: Site) -> tuple[Any, tuple[
     groups = kernel.groups if energy.groups is None else energy.groups
     axes = kernel.neuron_axis[0] if len(kernel.neuron_axis) == 1 else list(kernel.neuron_axis)
     if (axes, groups) != (-1, 1):
-        config = {**energy.get_config(), "neuron_axis": axes, "groups": groups}
-        energy = type(energy).from_config(config)
+        energy = copy.copy(energy)
+        energy.neuron_axis, energy.groups = axes, groups
     return energy, (axes, groups)
 
 
@@ -119,8 +120,9 @@ def _notes(
 
 
 def _same(one: Any, other: Any) -> bool:
-    serialize = keras.regularizers.serialize
-    return bool(serialize(one) == serialize(other))
+    if type(one) is not type(other):
+        return False
+    return one is other or one.get_config() == other.get_config()
 
 
 def planned(site: Site, role: str, regularizer: Any, where: Where, replaceable: set[int]) -> Plan:
@@ -155,6 +157,8 @@ def planned(site: Site, role: str, regularizer: Any, where: Where, replaceable: 
                 return skipped(str(error))
             energies.append(term)
             learns = term.learner is not None
+            if learns and low_rank_factors(site.kernel.layer, site.kernel.name):
+                return skipped("LoRA, which a regularizer that learns cannot go with")
             if learns and id(site.owners[0]) not in replaceable:
                 return skipped(
                     f"{term.learner} learns: wrap the layer where it is made, "

@@ -1,7 +1,8 @@
 """Which regularizers a saved model brings back."""
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -16,25 +17,48 @@ def _parts(config: Any) -> Iterator[dict[str, Any]]:
             yield from _parts(part)
 
 
-def saved_regularizers(model: keras.Model) -> set[tuple[str, str, str]]:
+_Key = tuple[str, str, str]
+
+
+class Claim(NamedTuple):
+    """That one of the layers, by its argument of this name, says how a kernel is regularized."""
+
+    layers: Sequence[Any]
+    argument: str
+    regularizer: Any
+
+
+def _in_config(model: keras.Model) -> Counter[_Key]:
     """The regularizers in a model's config: name of the layer, of its argument, and the config."""
     try:
         config = keras.saving.serialize_keras_object(model)
     except Exception:
         # Whatever a user's own `get_config` raises: such a model is not saved as a whole.
-        return set()
-    return {
+        return Counter()
+    return Counter(
         (str(part["name"]), name, repr(value))
         for part in _parts(config)
         if "name" in part
         for name, value in part.items()
         if name.endswith("regularizer") and value
-    }
+    )
 
 
-def is_saved(
-    layers: Sequence[Any], argument: str, regularizer: Any, known: set[tuple[str, str, str]]
-) -> bool:
-    """Whether one of the layers says in its config that this is its regularizer."""
-    config = repr(keras.regularizers.serialize(regularizer))
-    return any((layer.name, argument, config) in known for layer in layers)
+def _keys(claim: Claim) -> list[tuple[_Key, Any]]:
+    try:
+        config = repr(keras.regularizers.serialize(claim.regularizer))
+    except Exception:
+        # A regularizer of a user's own that has no config.
+        return []
+    return [((layer.name, claim.argument, config), layer) for layer in claim.layers]
+
+
+def are_saved(model: keras.Model, claims: list[Claim]) -> list[bool]:
+    """Whether a saved model brings regularizers back, for each of the claims about them."""
+    known = _in_config(model)
+    # Layers of one name in different models: there must be as many in the config.
+    holders: dict[_Key, set[int]] = defaultdict(set)
+    for claim in claims:
+        for key, layer in _keys(claim):
+            holders[key].add(id(layer))
+    return [any(known[key] >= len(holders[key]) for key, _ in _keys(claim)) for claim in claims]

@@ -32,17 +32,17 @@ def _within(
     seen.add(id(layer))
     owners = (*owners, layer)
     parts = parts_of(layer)
-    if parts is not None:
-        for name, part in parts.items():
-            inner = f"{prefix}{name}/" if name else prefix
-            yield from _within(part, path, inner, owners, seen)
-        return
-    for kernel in own_kernels(layer):
-        yield Site(path, prefix + kernel.name, owners, kernel)
+    for name, part in (parts or {}).items():
+        inner = f"{prefix}{name}/" if name else prefix
+        yield from _within(part, path, inner, owners, seen)
+    for kernel in own_kernels(layer) if parts is None else ():
+        if kernel.variable is None or id(kernel.variable) not in seen:
+            seen.add(id(kernel.variable))
+            yield Site(path, prefix + kernel.name, owners, kernel)
     for child in layer._flatten_layers(include_self=False, recursive=False):
         yield from _within(child, f"{path}/{child.name}".lstrip("/"), "", (), seen)
 
 
 def sites_of(model: Any) -> list[Site]:
-    """Every kernel of a model once, however often its layer is called."""
+    """Every kernel of a model once, however often its layer is called or the kernel used."""
     return list(_within(model, "", "", (), set()))

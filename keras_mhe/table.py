@@ -73,7 +73,9 @@ class Table:
         for cells in zip(*columns.values(), strict=True):
             drawn.add_row(*map(rich.text.Text, cells))
         text = io.StringIO()
-        console = rich.console.Console(file=text)
+        console = rich.console.Console(
+            file=text, force_jupyter=False, force_terminal=False, color_system=None
+        )
         console.print(self.title, markup=False)
         console.print(drawn)
         return text.getvalue()

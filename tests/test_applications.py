@@ -14,6 +14,9 @@ from probes import number
 from keras_mhe import regularize
 
 FEW = ["ConvNeXtTiny", "MobileNetV3Small", "ResNet50", "VGG16", "Xception"]
+if keras.backend.backend() == "jax":
+    # Which compiles a whole network for half a minute.
+    FEW = FEW[1:3]
 ALL = [name for name, make in vars(keras.applications).items() if inspect.isfunction(make)]
 CHOSEN = ALL if os.environ.get("KERAS_MHE_APPLICATIONS") == "all" else FEW
 

@@ -189,6 +189,48 @@ class TestEveryKernelIsRegularized:
         expected = number(kernel, neuron_axis=(-2, -1), groups=6, **HALF)
         assert total(model) - l2 == pytest.approx(expected, rel=1e-4)
 
+    def test_a_kernel_is_a_weight_and_not_what_else_has_its_name(self):
+        class Block(layers.Layer):
+            def __init__(self, kernel_regularizer=None, **kwargs):
+                super().__init__(**kwargs)
+                self.kernel_regularizer = kernel_regularizer
+                self.embeddings = layers.Dense(4, name="inner")
+                self.recurrent_kernel = 3
+
+            def build(self, shape):
+                self.embeddings.build(shape)
+
+            @property
+            def kernel(self):
+                raise AttributeError("none")
+
+            def call(self, inputs):
+                return self.embeddings(inputs)
+
+        model = keras.Sequential(
+            [keras.Input((8,)), Block(name="block"), layers.Dense(3, name="head")]
+        )
+        assert [row.layer for row in regularize(model).rows] == ["block/inner", "head"]
+        assert model.layers[0].kernel_regularizer is None
+
+    def test_a_weight_of_two_layers_counts_once(self):
+        class Tied(layers.Layer):
+            def __init__(self, source, **kwargs):
+                super().__init__(**kwargs)
+                self.kernel = source.embeddings
+
+            def call(self, inputs):
+                return inputs @ keras.ops.transpose(self.kernel)
+
+        tokens = keras.Input((5,), dtype="int32")
+        embedding = layers.Embedding(9, 4, name="tokens")
+        x = embedding(tokens)
+        model = keras.Model(tokens, Tied(embedding, name="tied")(x))
+        assert len(regularize(model).rows) == 1
+        assert total(model) == pytest.approx(
+            number(embedding.embeddings, neuron_axis=0, **HALF), rel=1e-5
+        )
+
     def test_and_the_table_lists_what_it_cannot_read(self):
         class Positions(layers.Layer):
             def build(self, shape):
@@ -281,6 +323,20 @@ class TestTraining:
         bare = model.fit(inputs, labels, batch_size=16, verbose=0).history["loss"][0]
         assert bare == pytest.approx(before, rel=1e-6)
 
+    def test_a_callback_may_change_factors(self):
+        inputs, labels = batch()
+        model = dense(6, 3)
+        regularize(model)
+        model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+        change = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: regularize(model, None, MHE(20.0 + epoch))
+        )
+        losses = model.fit(
+            inputs, labels, batch_size=16, epochs=2, verbose=0, callbacks=[change]
+        ).history["loss"]
+        more = 10 * number(model.layers[1].kernel)
+        assert losses[1] - losses[0] == pytest.approx(more, rel=1e-4)
+
     def test_it_keeps_weights_and_the_optimizers_memory(self):
         inputs, labels = batch()
         model = dense(6, 3)
@@ -355,6 +411,8 @@ class TestSaving:
     def test_or_the_table_says_for_which_kernels_it_does_not(self, tmp_path):
         @keras.saving.register_keras_serializable(package="test_models")
         class Block(layers.Layer):
+            """Its config says nothing of the layer inside, which has the name of one outside."""
+
             def __init__(self, units, **kwargs):
                 super().__init__(**kwargs)
                 self.units, self.inner = units, layers.Dense(units, name="inner")
@@ -458,6 +516,65 @@ class TestRegularizersThatLearn:
             bare.predict(inputs, verbose=0), new.predict(inputs, verbose=0), rtol=1e-5
         )
 
+    def test_both_models_go_on_training_and_saving(self, tmp_path):
+        inputs, labels = batch()
+        model = dense(6, 3)
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        model.fit(inputs, labels, verbose=0)
+        new = regularize(model, MHP()).model
+        new.fit(inputs, labels, verbose=0)
+        model.save(tmp_path / "model.keras")
+        model.fit(inputs, labels, verbose=0)
+        bare = unregularize(new).model
+        bare.fit(inputs, labels, verbose=0)
+        new.fit(inputs, labels, verbose=0)
+        # Bare, it has taken the kernels from the wrappers; asked for again, they have them back.
+        assert len(new.losses) == 0
+        regularize(new, MHP(), None)
+        assert len(new.losses) == 1
+
+    def test_thaw_with_the_layers_that_they_wrap(self):
+        model = dense(6, 3)
+        model.trainable = False
+        new = regularize(model, MHP(), MHP()).model
+        assert new.losses == []
+        new.trainable = True
+        assert len(new.trainable_weights) == 4
+        assert len(new.losses) == 2
+
+    def test_come_without_compile_where_that_cannot_be_copied(self):
+        inputs, labels = batch()
+        model = dense(6, 3)
+        regularize(model)
+        model.compile("sgd", lambda y, p: keras.ops.mean(p, axis=-1))
+        model.fit(inputs, labels, verbose=0)
+        table = regularize(model, MHP())
+        assert "Compile it" in table.title
+        assert not table.model.compiled
+        assert model.compiled
+
+    def test_leave_the_model_as_it_was_where_they_fail(self):
+        class Own(keras.Model):
+            def __init__(self, units):
+                inputs = keras.Input((8,))
+                super().__init__(inputs, layers.Dense(units)(layers.Dense(6)(inputs)))
+                self.units = units
+
+        model = Own(3)
+        regularize(model)
+        before = total(model)
+        with pytest.raises((TypeError, ValueError)):
+            regularize(model, MHP(), MHE(3.0))
+        assert total(model) == pytest.approx(before, rel=1e-6)
+        assert [type(layer.kernel_regularizer) for layer in model.layers[1:]] == [HalfSpaceMHE, MHE]
+
+    def test_inside_other_wrappers_are_taken_off_where_they_are_made(self):
+        inner = HypersphericalRegularization(layers.Dense(5), MHE())
+        model = keras.Sequential([keras.Input((4, 8)), layers.TimeDistributed(inner)])
+        (row,) = unregularize(model).rows
+        assert row.role == "skipped"
+        assert len(model.losses) == 1
+
     def test_replace_energies_and_leave_other_regularizers(self):
         decay = keras.regularizers.L2(0.01)
         model = keras.Sequential([keras.Input((8,)), layers.Dense(6, kernel_regularizer=decay)])
@@ -534,12 +651,23 @@ class TestLoRA:
         assert total(loaded) == pytest.approx(expected, rel=1e-5)
 
 
+class TestAttention:
+    def test_is_regularized_whole_or_not(self):
+        # The shape of three projections tells nothing: heads, sizes and inputs are equal.
+        inputs = keras.Input((6, 4))
+        attended = layers.MultiHeadAttention(4, 4, value_dim=5, name="attention")(inputs, inputs)
+        model = keras.Model(inputs, layers.Dense(3)(attended))
+        rows = [row for row in regularize(model).rows if row.layer == "attention"]
+        assert [row.role for row in rows] == ["skipped"] * 4
+        assert "must tell inputs from heads" in rows[-1].note
+
+
 class TestTable:
     def test_says_in_80_columns_what_was_done(self):
         table = regularize(transformer())
         text = repr(table)
         assert max(map(len, text.splitlines())) <= 80
-        assert text.startswith("14 of 14 kernels are regularized.")
+        assert text.startswith("Kernels regularized: 14 of 14.")
         row = row_of(table, "head")
         assert (row.groups, row.dimension, row.neurons, row.shape) == (1, 8, 5, (8, 5))
         assert {row.groups for row in table.rows if row.layer == "both"} == {4}

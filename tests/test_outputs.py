@@ -10,8 +10,9 @@ HEAD = {"name": "head"}
 
 
 def names(model):
-    found = output_layers(model)
-    return None if found is None else {layer.name for layer in found}
+    found, unknown = output_layers(model)
+    assert unknown == ""
+    return {layer.name for layer in found}
 
 
 def after(*followers, head=None):
@@ -159,10 +160,46 @@ def test_layers_and_models_without_a_graph_are_traced():
     assert names(model) == {"last"}
 
 
+def test_tracing_leaves_no_trace():
+    class Counting(layers.Layer):
+        def build(self, shape):
+            self.inner = layers.Dense(3, name="inner")
+            self.inner.build(shape)
+            self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+        def call(self, inputs):
+            self.calls.assign_add(1.0)
+            return self.inner(inputs)
+
+    inputs = keras.Input((6,))
+    layer = Counting()
+    model = keras.Model(inputs, layer(inputs))
+    calls, nodes = float(layer.calls), len(layer.inner._inbound_nodes)
+    assert names(model) == {"inner"}
+    assert float(layer.calls) == calls
+    assert len(layer.inner._inbound_nodes) == nodes
+
+
+def test_a_model_over_time_is_looked_into():
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="head"), layers.Softmax()])
+    model = keras.Sequential([keras.Input((6, 4)), layers.Dense(4), layers.TimeDistributed(inner)])
+    assert names(model) == {"head"}
+
+
+def test_inputs_may_be_a_dict():
+    class Named(Subclassed):
+        def call(self, inputs, training=None):
+            return super().call(inputs["a"] + inputs["b"])
+
+    model = Named()
+    model({"a": ops.ones((2, 6)), "b": ops.ones((2, 6))})
+    assert names(model) == {"last"}
+
+
 def test_nobody_knows_where_that_fails():
     model = Opaque()
     model(ops.ones((2, 6)))
-    assert names(model) is None
+    assert output_layers(model) == ([], "opaque")
 
 
 def test_a_sequential_without_shapes_is_read_from_its_end():
