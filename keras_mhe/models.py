@@ -153,7 +153,7 @@ def _claim(plan: Plan) -> Claim:
     if plan.learns:
         # The wrapper has the layer's name.
         return Claim(site.owners[:1], "regularizer", total(plan.new))
-    return Claim(site.owners, site.kernel.argument, total(plan.new + plan.kept))
+    return Claim(site.owners, site.kernel.argument, regularizer_of(site.kernel))
 
 
 def _row(plan: Plan, saved: bool) -> Row:

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_mhe.wrapping import has_graph
+
 
 def _parts(config: Any) -> Iterator[dict[str, Any]]:
     """Every dict in a config, outer ones first."""
@@ -53,8 +55,29 @@ def _keys(claim: Claim) -> list[tuple[_Key, Any]]:
     return [((layer.name, claim.argument, config), layer) for layer in claim.layers]
 
 
+def _of_keras(part: Any) -> bool:
+    return type(part).__module__.startswith(("keras.", "keras_mhe."))
+
+
+def _listed(model: Any) -> Iterator[Any]:
+    """The layers that Keras itself writes into the config of a model, each with its own."""
+    for layer in model.layers if has_graph(model) and _of_keras(model) else ():
+        yield layer
+        yield from _listed(layer)
+
+
 def are_saved(model: keras.Model, claims: list[Claim]) -> list[bool]:
     """Whether a saved model brings regularizers back, for each of the claims about them."""
+    listed = set(map(id, _listed(model)))
+
+    def plain(claim: Claim) -> bool:
+        given = any(getattr(x, claim.argument, None) is claim.regularizer for x in claim.layers)
+        return given and id(claim.layers[0]) in listed and all(map(_of_keras, claim.layers))
+
+    # Mostly there is nothing to look up; a config takes Keras long where TensorFlow is installed
+    # beside another backend, as it is imported for that.
+    if all(not claim.layers or plain(claim) for claim in claims):
+        return [bool(claim.layers) for claim in claims]
     known = _in_config(model)
     # Layers of one name in different models: there must be as many in the config.
     holders: dict[_Key, set[int]] = defaultdict(set)
