@@ -254,8 +254,6 @@ def regularize(
         else:
             plans.append(Plan(site, "skipped", "`where` does not ask for it"))
     plans = all_or_none(plans)
-    with scope_of(model):
-        wrappers = _wrappers(plans)
     done = [plan for plan in plans if plan.new]
     if not done and not any(plan.note == WRAPPED for plan in plans):
         raise ValueError(
