@@ -10,7 +10,7 @@ from keras_mhe._backend import scope_of
 from keras_mhe.layers import HypersphericalRegularization
 from keras_mhe.lora import low_rank_factors
 from keras_mhe.outputs import output_layers
-from keras_mhe.placing import all_or_nothing, is_energy, place, regularizer_of, total
+from keras_mhe.placing import all_or_nothing, is_bound, is_energy, place, regularizer_of, total
 from keras_mhe.planning import APART, WRAPPED, Plan, Where, all_or_none, planned
 from keras_mhe.regularizers import (
     MHE,
@@ -127,9 +127,9 @@ def _other_weights(model: keras.Model, sites: list[Site]) -> list[Row]:
     ]
 
 
-def _forget_compiled(model: keras.Model) -> None:
+def _forget_compiled(*models: keras.Model) -> None:
     """Has Keras compile the training step anew, which it would not without being told."""
-    for part in model._flatten_layers():
+    for part in (part for model in models for part in model._flatten_layers()):
         # Not None in their place: a callback may have called.
         if getattr(part, "train_function", None) is not None:
             part.make_train_function(force=True)
@@ -272,7 +272,7 @@ def regularize(
             title += " Train the `.model` of this table: it has wrappers around the same layers."
             title += lost
     _attach(sites)
-    _forget_compiled(new)
+    _forget_compiled(model, new)
     if unknown:
         title += f" Not known which layers give the output of {unknown}: all in it are hidden."
     saved = are_saved(new, [_claim(plan) for plan in plans])
@@ -327,14 +327,15 @@ def unregularize(model: keras.Model) -> Table:
                 row(site, "skipped", regularizer_of(site.kernel), note)
                 continue
             terms = terms_of(regularizer_of(site.kernel))
-            kept = total([term for term in terms if not is_energy(term)])
-            if wrapped or len(terms_of(kept)) < len(terms):
+            others = [term for term in terms if not is_energy(term)]
+            if len(others) < len(terms) or wrapped or is_bound(site.kernel):
+                kept = total(others)
                 own = isinstance(kept, RegularizerSum)
                 row(site, "removed", kept, "a sum that loads with keras_mhe only" if own else "")
-            place(site, kept)
+                place(site, kept)
         new = model
         if any(bare(layer) is not layer for layer in layers_in_graph(model)):
             new, lost = replaced(model, bare)
-    _forget_compiled(new)
+    _forget_compiled(model, new)
     removed = sum(row.role == "removed" for row in rows)
     return Table(new, rows, f"Kernels that had an energy: {removed}." + lost)

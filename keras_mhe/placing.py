@@ -63,6 +63,12 @@ def regularizer_of(kernel: Kernel) -> Any:
     return getattr(kernel.layer, kernel.argument, None)
 
 
+def is_bound(kernel: Kernel) -> bool:
+    """Whether a wrapper of its layer, in this model or another, regularizes a kernel."""
+    weight = kernel.variable
+    return is_plain(weight) and own_regularizer(weight.regularizer) is not weight.regularizer
+
+
 def _attention_argument(layer: Any) -> str:
     private = "_kernel_regularizer"
     return private if hasattr(layer, private) else private.removeprefix("_")

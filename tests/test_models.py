@@ -22,6 +22,7 @@ from keras_mhe import (
     regularize,
     unregularize,
 )
+from keras_mhe.regularizers import RegularizerSum
 
 HALF = {"half_space": True}
 
@@ -284,6 +285,13 @@ class TestExistingRegularizers:
         assert model.layers[0].kernel.regularizer is decay
         assert model.layers[0].kernel_regularizer is decay
 
+    def test_without_an_energy_are_left_alone(self):
+        both = keras.regularizers.L1(0.01), keras.regularizers.L2(0.02)
+        own = RegularizerSum(both)
+        model = keras.Sequential([keras.Input((8,)), layers.Dense(6, kernel_regularizer=own)])
+        assert unregularize(model).rows == []
+        assert model.layers[0].kernel_regularizer is own
+
     def test_of_this_package_give_way(self):
         model = dense(6, 4)
         regularize(model)
@@ -531,7 +539,9 @@ class TestRegularizersThatLearn:
         # Bare, it has taken the kernels from the wrappers; asked for again, they have them back.
         assert len(new.losses) == 0
         regularize(new, MHP(), None)
-        assert len(new.losses) == 1
+        assert len(new.losses) == len(model.losses) == 1
+        assert [row.role for row in unregularize(model).rows] == ["removed"]
+        assert len(new.losses) == len(model.losses) == 0
 
     def test_thaw_with_the_layers_that_they_wrap(self):
         model = dense(6, 3)
