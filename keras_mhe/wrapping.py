@@ -44,7 +44,8 @@ def _compiled_as(new: keras.Model, model: keras.Model) -> str:
     old, own = model.optimizer, new.optimizer
     if old is None or not old.built:
         return ""
-    own.build(new.trainable_variables)
+    if not own.built:
+        own.build(new.trainable_variables)
     pairs = list(zip(old.variables, own.variables, strict=False))
     if len(old.variables) != len(own.variables) or any(a.shape != b.shape for a, b in pairs):
         return " Its optimizer starts afresh."

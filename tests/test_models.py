@@ -543,6 +543,21 @@ class TestRegularizersThatLearn:
         assert [row.role for row in unregularize(model).rows] == ["removed"]
         assert len(new.losses) == len(model.losses) == 0
 
+    def test_keep_the_optimizers_memory_in_mixed_precision(self):
+        inputs, labels = batch()
+        model = dense(6, 3, dtype="mixed_float16")
+        model.compile(
+            keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+        model.fit(inputs, labels, verbose=0)
+        table = regularize(model, MHP(), MHP())
+        assert "afresh" not in table.title
+        own = table.model.optimizer.variables
+        for old, new in zip(model.optimizer.variables, own, strict=True):
+            np.testing.assert_array_equal(np.array(old), np.array(new), err_msg=old.path)
+        table.model.fit(inputs, labels, verbose=0)
+
     def test_thaw_with_the_layers_that_they_wrap(self):
         model = dense(6, 3)
         model.trainable = False
