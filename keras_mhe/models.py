@@ -114,7 +114,7 @@ def _other_weights(model: keras.Model, sites: list[Site]) -> list[Row]:
         known.update(map(id, low_rank_factors(site.kernel.layer, site.kernel.name)))
     return [
         Row(
-            layer=weight.path.rpartition("/")[0],
+            layer=weight.path.rpartition("/")[0].removeprefix(f"{model.name}/"),
             kernel=weight.name,
             shape=tuple(weight.shape),
             role="skipped",

@@ -66,7 +66,7 @@ class Table:
             columns["note"].append(row.note)
         # Columns in which nothing stands would take their width from the others.
         columns = {name: cells for name, cells in columns.items() if any(cells)}
-        drawn = rich.table.Table(box=rich.box.SIMPLE)
+        drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for name in columns:
             numbers = name in ("neurons", "dimension")
             drawn.add_column(name, overflow="fold", justify="right" if numbers else "left")
