@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import layers
 
+from keras_mhe.lora import low_rank_factors
+
 _LAST, _FIRST = (-1,), (0,)
 
 _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
@@ -36,6 +38,16 @@ class Kernel(NamedTuple):
     groups: int | None
     layer: Any
     argument: str
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The shape of the weight; None before the layer is built."""
+        return None if self.variable is None else tuple(self.variable.shape)
+
+    @property
+    def factors(self) -> list[Any]:
+        """The factors by which LoRA changes the weight; [] without LoRA."""
+        return low_rank_factors(self.layer, self.name)
 
 
 def _einsum_axes(equation: str, shape: Any) -> tuple[tuple[int, ...], int | None]:
@@ -118,6 +130,11 @@ def own_kernels(layer: Any) -> list[Kernel]:
     if _weight(layer, "embeddings") is not None or will_have("embeddings"):
         return [kernel("embeddings", _FIRST, 1)]
     return []
+
+
+def is_built_in(layer: Any) -> bool:
+    """Whether a layer or model is of a class of Keras or of this package, not of a user's own."""
+    return type(layer).__module__.partition(".")[0] in ("keras", "keras_mhe")
 
 
 def is_plain(weight: Any) -> bool:

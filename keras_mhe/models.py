@@ -7,8 +7,8 @@ from typing import Any
 import keras
 
 from keras_mhe._backend import scope_of
+from keras_mhe.kernels import is_built_in
 from keras_mhe.layers import HypersphericalRegularization
-from keras_mhe.lora import low_rank_factors
 from keras_mhe.outputs import output_layers
 from keras_mhe.placing import all_or_nothing, is_bound, is_energy, place, regularizer_of, total
 from keras_mhe.planning import APART, WRAPPED, Plan, Where, all_or_none, planned
@@ -37,8 +37,7 @@ def _check_model(model: Any) -> None:
             f"inputs first, or `model.build(input_shape)`. Received: model={model!r}"
         )
     for layer in () if model.built else model._flatten_layers(include_self=False):
-        own = type(layer).__module__.partition(".")[0] not in ("keras", "keras_mhe")
-        if own and not layer.built:
+        if not layer.built and not is_built_in(layer):
             raise ValueError(
                 f"The layer {layer.name} is not built, so its kernels are not known. Build the "
                 f"model first, `model.build(input_shape)`. Received: model={model!r}"
@@ -111,7 +110,7 @@ def _other_weights(model: keras.Model, sites: list[Site]) -> list[Row]:
     """Rows of the trainable weights that are more than vectors, yet no kernels."""
     known = {id(site.kernel.variable) for site in sites}
     for site in sites:
-        known.update(map(id, low_rank_factors(site.kernel.layer, site.kernel.name)))
+        known.update(map(id, site.kernel.factors))
     return [
         Row(
             layer=weight.path.rpartition("/")[0].removeprefix(f"{model.name}/"),
@@ -127,9 +126,9 @@ def _other_weights(model: keras.Model, sites: list[Site]) -> list[Row]:
     ]
 
 
-def _forget_compiled(*models: keras.Model) -> None:
+def _forget_compiled(model: keras.Model) -> None:
     """Has Keras compile the training step anew, which it would not without being told."""
-    for part in (part for model in models for part in model._flatten_layers()):
+    for part in model._flatten_layers():
         # Not None in their place: a callback may have called.
         if getattr(part, "train_function", None) is not None:
             part.make_train_function(force=True)
@@ -147,7 +146,7 @@ def _attach(sites: list[Site]) -> None:
 def _claim(plan: Plan) -> Claim:
     """Where in the model's config a kernel's regularizer ought to be."""
     site = plan.site
-    if not plan.new or low_rank_factors(site.kernel.layer, site.kernel.name):
+    if not plan.new or site.kernel.factors:
         # With LoRA the config has it, but Keras puts it on both factors when it loads.
         return Claim([], "", None)
     if plan.learns:
@@ -157,19 +156,19 @@ def _claim(plan: Plan) -> Claim:
 
 
 def _row(plan: Plan, saved: bool) -> Row:
-    site, variable, note = plan.site, plan.site.kernel.variable, plan.note
+    site, note = plan.site, plan.note
     if plan.new and not saved:
         note = "; ".join([*filter(None, [note]), "not saved: call `regularize` after loading"])
     groups, dimension, neurons = plan.extents or (None, None, None)
     return Row(
         layer=site.path,
         kernel=site.name,
-        shape=None if variable is None else tuple(variable.shape),
+        shape=site.kernel.shape,
         groups=groups,
         dimension=dimension,
         neurons=neurons,
         role=plan.role,
-        regularizer=total(plan.new + plan.kept) if plan.new else regularizer_of(site.kernel),
+        regularizer=total(plan.new + plan.kept) if plan.learns else regularizer_of(site.kernel),
         saved=saved,
         note=note,
     )
@@ -272,7 +271,7 @@ def regularize(
             title += " Train the `.model` of this table: it has wrappers around the same layers."
             title += lost
     _attach(sites)
-    _forget_compiled(model, new)
+    _forget_compiled(model)
     if unknown:
         title += f" Not known which layers give the output of {unknown}: all in it are hidden."
     saved = are_saved(new, [_claim(plan) for plan in plans])
@@ -307,11 +306,11 @@ def unregularize(model: keras.Model) -> Table:
     """
     _check_model(model)
     replaceable = {id(layer) for layer in layers_in_graph(model)}
-    sites, rows, lost = sites_of(model), [], ""
+    sites, rows = sites_of(model), []
 
     def row(site: Site, role: str, regularizer: Any, note: str) -> None:
-        shape = None if site.kernel.variable is None else tuple(site.kernel.variable.shape)
-        rows.append(Row(site.path, site.name, shape, role=role, regularizer=regularizer, note=note))
+        named = (site.path, site.name, site.kernel.shape)
+        rows.append(Row(*named, role=role, regularizer=regularizer, note=note))
 
     def bare(layer: Any) -> Any:
         while isinstance(layer, HypersphericalRegularization):
@@ -333,9 +332,7 @@ def unregularize(model: keras.Model) -> Table:
                 own = isinstance(kept, RegularizerSum)
                 row(site, "removed", kept, "a sum that loads with keras_mhe only" if own else "")
                 place(site, kept)
-        new = model
-        if any(bare(layer) is not layer for layer in layers_in_graph(model)):
-            new, lost = replaced(model, bare)
-    _forget_compiled(model, new)
+        new, lost = replaced(model, bare)
+    _forget_compiled(model)
     removed = sum(row.role == "removed" for row in rows)
     return Table(new, rows, f"Kernels that had an energy: {removed}." + lost)

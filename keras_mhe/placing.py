@@ -9,7 +9,6 @@ import keras
 from keras_mhe.attention import AttentionEnergy
 from keras_mhe.kernels import ATTENTION, Kernel, is_plain
 from keras_mhe.layers import own_regularizer
-from keras_mhe.lora import low_rank_factors
 from keras_mhe.regularizers import HypersphericalRegularizer, RegularizerSum, as_loss, terms_of
 from keras_mhe.sites import Site
 
@@ -51,9 +50,8 @@ class _Adapted(keras.Regularizer):
 
 def regularizer_of(kernel: Kernel) -> Any:
     """What regularizes a kernel, wrappers aside."""
-    factors = low_rank_factors(kernel.layer, kernel.name)
-    if factors:
-        first = factors[0].regularizer
+    if kernel.factors:
+        first = kernel.factors[0].regularizer
         return first.regularizer if isinstance(first, _Adapted) else first
     if is_plain(kernel.variable):
         own = own_regularizer(kernel.variable.regularizer)
@@ -82,7 +80,7 @@ def all_or_nothing(sites: list[Site]) -> Iterator[None]:
         kernel = site.kernel
         holders = [(kernel.layer, kernel.argument)]
         holders += [(o, _attention_argument(o)) for o in site.owners if isinstance(o, ATTENTION)]
-        weights = [kernel.variable, *low_rank_factors(kernel.layer, kernel.name)]
+        weights = [kernel.variable, *kernel.factors]
         holders += [(weight, "regularizer") for weight in weights if is_plain(weight)]
         before += [(*holder, getattr(*holder)) for holder in holders if hasattr(*holder)]
     try:
@@ -96,8 +94,7 @@ def all_or_nothing(sites: list[Site]) -> Iterator[None]:
 
 def place(site: Site, regularizer: Any) -> None:
     """Has a kernel regularized by this and nothing else, and its layer's config say so."""
-    kernel = site.kernel
-    factors = low_rank_factors(kernel.layer, kernel.name)
+    kernel, factors = site.kernel, site.kernel.factors
     for owner in site.owners:
         if isinstance(owner, ATTENTION):
             setattr(owner, _attention_argument(owner), regularizer)

@@ -10,7 +10,6 @@ from keras_mhe.attention import AttentionEnergy, head_sizes
 from keras_mhe.axes import neurons_of_shape
 from keras_mhe.kernels import ATTENTION, DEPTHWISE, is_plain
 from keras_mhe.layers import HypersphericalRegularization
-from keras_mhe.lora import low_rank_factors
 from keras_mhe.placing import is_energy, regularizer_of
 from keras_mhe.regularizers import MHE, HypersphericalRegularizer, terms_of
 from keras_mhe.sites import Site
@@ -65,10 +64,10 @@ def _located(energy: HypersphericalRegularizer, site: Site) -> tuple[Any, tuple[
 
 def _extents(energy: Any, site: Site, place: tuple[Any, Any]) -> tuple[int, int, int] | None:
     """Groups, coordinates and neurons of a kernel; an error if the energy makes no sense there."""
-    variable = site.kernel.variable
-    if variable is None:
+    shape = site.kernel.shape
+    if shape is None:
         return None
-    extents = neurons_of_shape(tuple(variable.shape), *place)
+    extents = neurons_of_shape(shape, *place)
     groups, dimension, neurons = extents
     if neurons == 1:
         raise ValueError("one neuron, no other to meet" + (" in its group" if groups > 1 else ""))
@@ -83,11 +82,7 @@ def _obstacle(site: Site, where: Where) -> str | None:
     layer, variable = site.kernel.layer, site.kernel.variable
     if getattr(layer, "quantization_mode", None) is not None:
         return f"quantized, {layer.quantization_mode}"
-    if (
-        variable is not None
-        and not is_plain(variable)
-        and not low_rank_factors(site.kernel.layer, site.kernel.name)
-    ):
+    if variable is not None and not is_plain(variable) and not site.kernel.factors:
         return "not one floating-point variable"
     if isinstance(layer, DEPTHWISE) and where is None:
         return f"{APART}; `where` can ask for it"
@@ -109,7 +104,7 @@ def _notes(
         notes.append("beside " + ", ".join(type(term).__name__ for term in kept))
     if dropped:
         notes.append("in place of " + ", ".join(map(_short, dropped)))
-    if low_rank_factors(site.kernel.layer, site.kernel.name):
+    if site.kernel.factors:
         notes.append("LoRA: the energy of the kernel in effect")
     elif site.kernel.variable is not None and not site.kernel.variable.trainable:
         notes.append("frozen: adds nothing until it is trainable")
@@ -157,7 +152,7 @@ def planned(site: Site, role: str, regularizer: Any, where: Where, replaceable: 
                 return skipped(str(error))
             energies.append(term)
             learns = term.learner is not None
-            if learns and low_rank_factors(site.kernel.layer, site.kernel.name):
+            if learns and site.kernel.factors:
                 return skipped("LoRA, which a regularizer that learns cannot go with")
             if learns and id(site.owners[0]) not in replaceable:
                 return skipped(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_mhe.kernels import is_built_in
 from keras_mhe.wrapping import has_graph
 
 
@@ -55,13 +56,9 @@ def _keys(claim: Claim) -> list[tuple[_Key, Any]]:
     return [((layer.name, claim.argument, config), layer) for layer in claim.layers]
 
 
-def _of_keras(part: Any) -> bool:
-    return type(part).__module__.startswith(("keras.", "keras_mhe."))
-
-
 def _listed(model: Any) -> Iterator[Any]:
     """The layers that Keras itself writes into the config of a model, each with its own."""
-    for layer in model.layers if has_graph(model) and _of_keras(model) else ():
+    for layer in model.layers if has_graph(model) and is_built_in(model) else ():
         yield layer
         yield from _listed(layer)
 
@@ -72,7 +69,7 @@ def are_saved(model: keras.Model, claims: list[Claim]) -> list[bool]:
 
     def plain(claim: Claim) -> bool:
         given = any(getattr(x, claim.argument, None) is claim.regularizer for x in claim.layers)
-        return given and id(claim.layers[0]) in listed and all(map(_of_keras, claim.layers))
+        return given and id(claim.layers[0]) in listed and all(map(is_built_in, claim.layers))
 
     # Mostly there is nothing to look up; a config takes Keras long where TensorFlow is installed
     # beside another backend, as it is imported for that.

@@ -59,7 +59,7 @@ def replaced(model: keras.Model, replacement: Callable[[Any], Any]) -> tuple[ker
     """The model with another layer in place of each for which there is one, the rest as it is.
 
     Layers and so weights are those of the given model. If that is compiled, so is the new one,
-    with what its optimizer has gathered.
+    with what its optimizer has gathered. Where there is nothing to replace it is the given model.
 
     Args:
         model: a functional or Sequential model.
@@ -91,4 +91,4 @@ def replaced(model: keras.Model, replacement: Callable[[Any], Any]) -> tuple[ker
 
     with scope_of(model):
         new = clone(model)
-        return new, _compiled_as(new, model)
+        return new, "" if new is model else _compiled_as(new, model)
