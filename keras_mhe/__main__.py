@@ -3,16 +3,20 @@
 import sys
 from importlib.util import find_spec
 
-_EXTRA = ("matplotlib", "rich", "sklearn", "typer")
+_NEEDS = {
+    "demo": ("matplotlib", "rich", "sklearn", "typer"),
+    "inspect": ("jinja2", "matplotlib", "rich", "typer"),
+}
 
 
 def main() -> None:
     """Runs the command line, or says in one sentence what to install for it."""
-    missing = [name for name in _EXTRA if find_spec(name) is None]
+    extra = "demo" if sys.argv[1:2] == ["demo"] else "inspect"
+    missing = [name for name in _NEEDS[extra] if find_spec(name) is None]
     if missing:
         sys.exit(
             f"keras-mhe: {', '.join(missing)} not found. "
-            'Install what this command needs with: pip install "keras-mhe[demo]"'
+            f'Install what this command needs with: pip install "keras-mhe[{extra}]"'
         )
     from keras_mhe.cli import app
 

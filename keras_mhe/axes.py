@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 
 def _integer(value: Any) -> int:
@@ -94,6 +95,12 @@ def neurons_of_shape(
     return count, math.prod(shape) // size, size // count
 
 
+def _order(shape: tuple[int, ...], neuron_axis: int | Sequence[int] | None) -> list[int]:
+    """The axes of a kernel, those of coordinates first."""
+    neurons = _positions(check_axes(neuron_axis, None)[0], shape)
+    return [axis for axis in range(len(shape)) if axis not in neurons] + neurons
+
+
 def neuron_matrix(
     kernel: Any, neuron_axis: int | Sequence[int] | None = None, groups: int | None = None
 ) -> Any:
@@ -108,19 +115,27 @@ def neuron_matrix(
     Returns:
         A tensor of shape `(d, N)`, or `(groups, d, N / groups)` for more than one group.
     """
-    axes, _ = check_axes(neuron_axis, groups)
     kernel = keras.ops.convert_to_tensor(kernel)
     dtype = keras.backend.standardize_dtype(kernel.dtype)
     if not keras.backend.is_float_dtype(dtype):
         raise TypeError(f"A kernel must be floating point. Received: kernel.dtype={dtype}")
     shape = tuple(kernel.shape)
     count, dimension, size = neurons_of_shape(shape, neuron_axis, groups)
-    neurons = _positions(axes, shape)
-    coordinates = [axis for axis in range(len(shape)) if axis not in neurons]
+    order = _order(shape, neuron_axis)
     if dtype != "float64":
         kernel = keras.ops.cast(kernel, "float32")
-    if coordinates + neurons != list(range(len(shape))):
-        kernel = keras.ops.transpose(kernel, coordinates + neurons)
+    if order != list(range(len(shape))):
+        kernel = keras.ops.transpose(kernel, order)
     if count == 1:
         return keras.ops.reshape(kernel, (dimension, size))
     return keras.ops.transpose(keras.ops.reshape(kernel, (dimension, count, size)), (1, 0, 2))
+
+
+def neuron_array(
+    kernel: Any, neuron_axis: int | Sequence[int] | None = None, groups: int | None = None
+) -> np.ndarray:
+    """The same on the host and in float64, always of shape `(groups, d, N / groups)`."""
+    array = np.asarray(keras.ops.convert_to_numpy(kernel), "float64")
+    count, dimension, size = neurons_of_shape(array.shape, neuron_axis, groups)
+    array = np.transpose(array, _order(array.shape, neuron_axis))
+    return np.swapaxes(array.reshape(dimension, count, size), 0, 1)

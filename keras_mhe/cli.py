@@ -1,7 +1,8 @@
 """The `keras-mhe` command."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -9,12 +10,18 @@ app = typer.Typer(
     help="Hyperspherical-energy regularization for Keras.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
 )
 
 
-@app.callback()
-def _commands() -> None:
-    """Keeps `demo` a command of its own, so that others can stand beside it."""
+class _Distance(StrEnum):
+    euclidean = "euclidean"
+    angular = "angular"
+
+
+def _fail(sentence: str, status: int) -> NoReturn:
+    typer.echo(f"keras-mhe: {sentence}", err=True)
+    raise typer.Exit(status)
 
 
 @app.command()
@@ -35,3 +42,84 @@ def demo(
     from keras_mhe.demo import run_demo
 
     run_demo(seeds, factor, s, epochs, output)
+
+
+@app.command()
+def inspect(
+    model: Annotated[Path, typer.Argument(help="A .keras file.", show_default=False)],
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="A .weights.h5 or .h5 file: its weights in place of the model's."),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write the report as one web page.", dir_okay=False)
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Write its pictures as one PNG.", dir_okay=False)
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write its numbers as JSON; - prints nothing else.")
+    ] = None,
+    s: Annotated[float, typer.Option(min=0, help="Power of the potential; 0: logarithm.")] = 2.0,
+    distance: Annotated[
+        _Distance, typer.Option(help="Between neurons: straight or along the sphere.")
+    ] = _Distance.euclidean,
+    half_space: Annotated[
+        bool | None,
+        typer.Option(
+            "--half-space/--full-space",
+            help="Whether a neuron's mirror image counts as that neuron. By default in hidden "
+            "layers, not in output layers.",
+            show_default=False,
+        ),
+    ] = None,
+    fail_above: Annotated[
+        float | None,
+        typer.Option(
+            metavar="POSITION",
+            help="End with status 1 if a kernel stands above this, or has neurons that are not "
+            "finite.",
+        ),
+    ] = None,
+) -> None:
+    """Say where the neurons of a saved model stand: energies, angles, dead and duplicate ones.
+
+    Nothing in the file is run: models with Lambda layers or classes of your own are refused.
+
+    Status: 0 if all went well, 1 for what --fail-above finds, 2 for files that cannot be read or
+    written and for wrong arguments.
+    """
+    from keras_mhe.files import ModelFileError, model_from_file
+    from keras_mhe.report import energy_report
+
+    try:
+        loaded = model_from_file(model, weights)
+        report = energy_report(loaded, s, distance=distance.value, half_space=half_space)
+    except (ModelFileError, ValueError) as error:
+        _fail(str(error), 2)
+    as_json = report.to_json()
+    typer.echo(as_json if str(json) == "-" else repr(report).rstrip())
+    try:
+        if json is not None and str(json) != "-":
+            json.write_text(as_json + "\n", encoding="utf-8")
+        if html is not None:
+            from keras_mhe.page import page
+
+            html.write_text(page(report, model.name), encoding="utf-8")
+        if png is not None:
+            from keras_mhe.page import picture
+
+            picture(report).savefig(png, format="png", dpi=120)
+    except OSError as error:
+        _fail(f"cannot write {error.filename}: {error.strerror}.", 2)
+    if fail_above is not None:
+        above = [
+            row.name
+            for row in report.rows
+            if row.non_finite or (row.position is not None and row.position > fail_above)
+        ]
+        unknown = [row.name for row in report.rows if row.bound is None]
+        if unknown:
+            typer.echo(f"keras-mhe: no position is known of {', '.join(unknown)}.", err=True)
+        if above:
+            _fail(f"above position {fail_above:g} or not finite: {', '.join(above)}.", 1)

@@ -1,17 +1,17 @@
 """Whole models: every kernel of a model that exists is given an energy, or loses it."""
 
 import inspect
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
 
 from keras_mhe._backend import scope_of
-from keras_mhe.kernels import is_built_in
+from keras_mhe.choosing import Where, check_model, chosen
 from keras_mhe.layers import HypersphericalRegularization
+from keras_mhe.obstacles import why_apart
 from keras_mhe.outputs import output_layers
 from keras_mhe.placing import all_or_nothing, is_bound, is_energy, place, regularizer_of, total
-from keras_mhe.planning import APART, WRAPPED, Plan, Where, all_or_none, planned
+from keras_mhe.planning import WRAPPED, Plan, all_or_none, planned
 from keras_mhe.regularizers import (
     MHE,
     HalfSpaceMHE,
@@ -20,28 +20,9 @@ from keras_mhe.regularizers import (
     terms_of,
 )
 from keras_mhe.saved import Claim, are_saved
-from keras_mhe.sites import Site, sites_of
+from keras_mhe.sites import Site, other_weights, sites_of
 from keras_mhe.table import Row, Table
 from keras_mhe.wrapping import layers_in_graph, replaced
-
-
-def _check_model(model: Any) -> None:
-    if inspect.isclass(model) or not isinstance(model, keras.Model):
-        raise TypeError(
-            "Invalid value for argument `model`. Expected a `keras.Model` (for a single layer use "
-            f"`keras_mhe.HypersphericalRegularization`). Received: model={model!r}"
-        )
-    if not model.built and not isinstance(model, keras.Sequential):
-        raise ValueError(
-            "The model is not built, so its kernels are not known. Call it on a batch of its "
-            f"inputs first, or `model.build(input_shape)`. Received: model={model!r}"
-        )
-    for layer in () if model.built else model._flatten_layers(include_self=False):
-        if not layer.built and not is_built_in(layer):
-            raise ValueError(
-                f"The layer {layer.name} is not built, so its kernels are not known. Build the "
-                f"model first, `model.build(input_shape)`. Received: model={model!r}"
-            )
 
 
 def _check_regularizer(regularizer: Any, name: str) -> Any:
@@ -67,33 +48,6 @@ def _check_regularizer(regularizer: Any, name: str) -> Any:
     return regularizer
 
 
-def _chosen(where: Where, sites: list[Site]) -> Callable[[Site], bool]:
-    """Tells whether a kernel is in a layer that `where` asks for."""
-    if where is None:
-        return lambda site: True
-    if callable(where) and not isinstance(where, keras.layers.Layer):
-        return lambda site: any(where(owner) for owner in site.owners)
-    names: Any = [where] if isinstance(where, str) else where
-    listed = isinstance(names, Iterable) and not isinstance(names, keras.layers.Layer)
-    if not listed or not all(isinstance(name, str) for name in names):
-        raise TypeError(
-            "Invalid value for argument `where`. Expected a function of a layer, names of layers, "
-            f"or None. Received: where={where!r}"
-        )
-
-    def named(site: Site) -> set[str]:
-        return {site.path, *site.path.split("/"), *(owner.name for owner in site.owners)}
-
-    known = set().union(*map(named, sites))
-    for name in names:
-        if name not in known:
-            raise ValueError(
-                f"Argument `where` names no layer with a kernel. The model has "
-                f"{', '.join(sorted({site.path for site in sites}))}. Received: {name!r}"
-            )
-    return lambda site: any(name in named(site) for name in names)
-
-
 def _wrappers(plans: list[Plan]) -> dict[int, HypersphericalRegularization]:
     """The wrappers of layers whose energies learn, by the id of the layer."""
     wrappers = {}
@@ -106,23 +60,17 @@ def _wrappers(plans: list[Plan]) -> dict[int, HypersphericalRegularization]:
     return wrappers
 
 
-def _other_weights(model: keras.Model, sites: list[Site]) -> list[Row]:
-    """Rows of the trainable weights that are more than vectors, yet no kernels."""
-    known = {id(site.kernel.variable) for site in sites}
-    for site in sites:
-        known.update(map(id, site.kernel.factors))
+def _other_rows(model: keras.Model, sites: list[Site]) -> list[Row]:
+    """Rows of weights that are no kernels."""
     return [
         Row(
-            layer=weight.path.rpartition("/")[0].removeprefix(f"{model.name}/"),
+            layer=path,
             kernel=weight.name,
             shape=tuple(weight.shape),
             role="skipped",
-            note=APART if weight.name == "depthwise_kernel" else "its neurons are not known",
+            note=why_apart(weight.name),
         )
-        for weight in model.trainable_weights
-        if id(weight) not in known
-        and weight.name != "bias"
-        and sum(size > 1 for size in weight.shape) > 1
+        for path, weight in other_weights(model, sites)
     ]
 
 
@@ -234,21 +182,19 @@ def regularize(
     >>> len(model.losses)
     36
     """
-    _check_model(model)
+    check_model(model)
     regularizers = {
         "hidden": _check_regularizer(hidden, "hidden"),
         "output": _check_regularizer(output, "output"),
     }
     sites = sites_of(model)
-    chosen = _chosen(where, sites)
+    asked_for = chosen(where, sites)
     outputs, unknown = output_layers(model)
     replaceable = {id(layer) for layer in layers_in_graph(model)}
     plans = []
     for site in sites:
-        role = "hidden"
-        if any(owner is layer for owner in site.owners for layer in outputs):
-            role = "output"
-        if chosen(site):
+        role = "output" if site.belongs_to(outputs) else "hidden"
+        if asked_for(site):
             plans.append(planned(site, role, regularizers[role], where, replaceable))
         else:
             plans.append(Plan(site, "skipped", "`where` does not ask for it"))
@@ -276,7 +222,7 @@ def regularize(
         title += f" Not known which layers give the output of {unknown}: all in it are hidden."
     saved = are_saved(new, [_claim(plan) for plan in plans])
     rows = [_row(plan, known) for plan, known in zip(plans, saved, strict=True)]
-    return Table(new, rows + _other_weights(model, sites), title)
+    return Table(new, rows + _other_rows(model, sites), title)
 
 
 def unregularize(model: keras.Model) -> Table:
@@ -304,7 +250,7 @@ def unregularize(model: keras.Model) -> Table:
     >>> model.losses
     []
     """
-    _check_model(model)
+    check_model(model)
     replaceable = {id(layer) for layer in layers_in_graph(model)}
     sites, rows = sites_of(model), []
 

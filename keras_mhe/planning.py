@@ -1,26 +1,21 @@
 """What is to be done to each kernel of a model, before anything is done."""
 
 import copy
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import keras
-
 from keras_mhe.attention import AttentionEnergy, head_sizes
-from keras_mhe.axes import neurons_of_shape
-from keras_mhe.kernels import ATTENTION, DEPTHWISE, is_plain
+from keras_mhe.choosing import Where
+from keras_mhe.kernels import ATTENTION
 from keras_mhe.layers import HypersphericalRegularization
+from keras_mhe.obstacles import extents_of, obstacle
 from keras_mhe.placing import is_energy, regularizer_of
 from keras_mhe.regularizers import MHE, HypersphericalRegularizer, terms_of
 from keras_mhe.sites import Site
-
-Where = Callable[[keras.layers.Layer], bool] | str | Sequence[str] | None
 
 # Above so many neurons all pairs take longer than most training steps do.
 _MANY = 8192
 
 WRAPPED = "wrapped already"
-APART = "filters of different channels do not compete"
 
 
 class Plan(NamedTuple):
@@ -60,35 +55,6 @@ def _located(energy: HypersphericalRegularizer, site: Site) -> tuple[Any, tuple[
         energy = copy.copy(energy)
         energy.neuron_axis, energy.groups = axes, groups
     return energy, (axes, groups)
-
-
-def _extents(energy: Any, site: Site, place: tuple[Any, Any]) -> tuple[int, int, int] | None:
-    """Groups, coordinates and neurons of a kernel; an error if the energy makes no sense there."""
-    shape = site.kernel.shape
-    if shape is None:
-        return None
-    extents = neurons_of_shape(shape, *place)
-    groups, dimension, neurons = extents
-    if neurons == 1:
-        raise ValueError("one neuron, no other to meet" + (" in its group" if groups > 1 else ""))
-    if dimension == 1:
-        raise ValueError("neurons of one coordinate have no directions")
-    energy.state_shapes(dimension)
-    return extents
-
-
-def _obstacle(site: Site, where: Where) -> str | None:
-    """Why a kernel cannot have an energy, or should not."""
-    layer, variable = site.kernel.layer, site.kernel.variable
-    if getattr(layer, "quantization_mode", None) is not None:
-        return f"quantized, {layer.quantization_mode}"
-    if variable is not None and not is_plain(variable) and not site.kernel.factors:
-        return "not one floating-point variable"
-    if isinstance(layer, DEPTHWISE) and where is None:
-        return f"{APART}; `where` can ask for it"
-    if site.kernel.groups is None:
-        return "its groups are not known before it is built"
-    return None
 
 
 def _short(energy: Any) -> str:
@@ -138,16 +104,18 @@ def planned(site: Site, role: str, regularizer: Any, where: Where, replaceable: 
         return skipped(WRAPPED)
     if regularizer is None:
         return skipped(f"{role} layers are given no regularizer")
-    obstacle = _obstacle(site, where)
-    if obstacle is not None:
-        return skipped(obstacle)
+    reason = obstacle(site.kernel, asked=where is not None)
+    if reason is not None:
+        return skipped(reason)
 
     new, energies, extents, learns = [], [], None, False
     for term in terms_of(regularizer):
         if isinstance(term, HypersphericalRegularizer):
             try:
                 located, axes = _located(term, site)
-                extents = _extents(term, site, axes)
+                if site.kernel.shape is not None:
+                    extents = extents_of(site.kernel.shape, *axes)
+                    term.state_shapes(extents[1])
             except ValueError as error:
                 return skipped(str(error))
             energies.append(term)

@@ -203,6 +203,29 @@ class Potential:
             value, slope = (value / 2, force) if self.s == 0 else (value, 2.0 * force)
         return value if mirrored else value + slope * (cosine - held), slope
 
+    def values(self, cosine: np.ndarray) -> np.ndarray:
+        """Values alone, elementwise and by NumPy: in float64 on every backend."""
+        if self.half_space:
+            return self._of_points(cosine) + self._of_points(-cosine)
+        return self._of_points(cosine)
+
+    def _of_points(self, cosine: np.ndarray) -> np.ndarray:
+        edge = 1.0 - self.floor / 2
+        held = np.clip(cosine, -1.0, edge)
+        # A power of what the potential depends on, and minus that by the cosine at the edge.
+        if self.angular:
+            base, power, start = np.arccos(held), self.s, math.acos(edge)
+            rate = 1 / math.sin(start)
+        else:
+            base, power, start, rate = 2.0 - 2.0 * held, self.s / 2, self.floor, 2.0
+        if self.s == 0:
+            value, slope = -np.log(base), rate / start
+            if not self.angular:
+                value, slope = value / 2, slope / 2
+        else:
+            value, slope = base**-power, power * rate * start ** (-power - 1)
+        return value + slope * (cosine - held)
+
     def curvature(self, cosine: Any, slope: Any) -> Any:
         """The slope of the slope, elementwise, in full space: none where it is held."""
         edge = 1.0 - self.floor / 2

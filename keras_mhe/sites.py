@@ -1,6 +1,6 @@
 """Every kernel of a model, and where in the model it is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from keras_mhe.kernels import Kernel, own_kernels, parts_of
@@ -21,6 +21,10 @@ class Site(NamedTuple):
     name: str
     owners: tuple[Any, ...]
     kernel: Kernel
+
+    def belongs_to(self, layers: Iterable[Any]) -> bool:
+        """Whether one of the layers holds the kernel."""
+        return any(owner is layer for owner in self.owners for layer in layers)
 
 
 def _within(
@@ -46,3 +50,17 @@ def _within(
 def sites_of(model: Any) -> list[Site]:
     """Every kernel of a model once, however often its layer is called or the kernel used."""
     return list(_within(model, "", "", (), set()))
+
+
+def other_weights(model: Any, sites: list[Site]) -> list[tuple[str, Any]]:
+    """The trainable weights that are more than vectors, yet no kernels, and paths to them."""
+    known = {id(site.kernel.variable) for site in sites}
+    for site in sites:
+        known.update(map(id, site.kernel.factors))
+    return [
+        (weight.path.rpartition("/")[0].removeprefix(f"{model.name}/"), weight)
+        for weight in model.trainable_weights
+        if id(weight) not in known
+        and weight.name != "bias"
+        and sum(size > 1 for size in weight.shape) > 1
+    ]

@@ -1,9 +1,10 @@
 """What was done to each kernel of a model."""
 
-import io
 from typing import NamedTuple
 
 import keras
+
+from keras_mhe.printing import printed
 
 
 class Row(NamedTuple):
@@ -46,12 +47,6 @@ class Table:
         self.model, self.rows, self.title = model, rows, title
 
     def __repr__(self) -> str:
-        # Comes with Keras, which prints its summaries by it.
-        import rich.box
-        import rich.console
-        import rich.table
-        import rich.text
-
         names = ("kernel", "shape", "neurons", "dimension", "as", "note")
         columns: dict[str, list[str]] = {name: [] for name in names}
         for row in self.rows:
@@ -64,18 +59,4 @@ class Table:
             columns["dimension"].append("" if row.dimension is None else str(row.dimension))
             columns["as"].append(row.role)
             columns["note"].append(row.note)
-        # Columns in which nothing stands would take their width from the others.
-        columns = {name: cells for name, cells in columns.items() if any(cells)}
-        drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        for name in columns:
-            numbers = name in ("neurons", "dimension")
-            drawn.add_column(name, overflow="fold", justify="right" if numbers else "left")
-        for cells in zip(*columns.values(), strict=True):
-            drawn.add_row(*map(rich.text.Text, cells))
-        text = io.StringIO()
-        console = rich.console.Console(
-            file=text, force_jupyter=False, force_terminal=False, color_system=None
-        )
-        console.print(self.title, markup=False)
-        console.print(drawn)
-        return text.getvalue()
+        return printed(self.title, columns, numbers=("neurons", "dimension"))

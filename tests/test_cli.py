@@ -1,9 +1,17 @@
 """The command line, as a user types it."""
 
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
 import pytest
+from keras import layers
+from probes import normals
 from typer.testing import CliRunner
 
-from keras_mhe import __main__
+from keras_mhe import __main__, energy_report
 from keras_mhe.cli import app
 
 
@@ -32,7 +40,14 @@ def test_without_arguments_the_commands_are_listed():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["demo", "--seeds", "0"], ["demo", "--factor", "-1"], ["demo", "--s", "x"], ["train"]],
+    [
+        ["inspect"],
+        ["inspect", "x", "--s", "-1"],
+        ["demo", "--seeds", "0"],
+        ["demo", "--factor", "-1"],
+        ["demo", "--s", "x"],
+        ["train"],
+    ],
 )
 def test_bad_arguments_end_in_a_sentence(arguments):
     result = CliRunner().invoke(app, arguments)
@@ -41,9 +56,129 @@ def test_bad_arguments_end_in_a_sentence(arguments):
     assert "Error" in result.output
 
 
-def test_a_missing_extra_is_named(monkeypatch):
-    monkeypatch.setattr(__main__, "find_spec", lambda name: None if name == "sklearn" else name)
+@pytest.mark.parametrize(
+    ("command", "module", "extra"), [("demo", "sklearn", "demo"), ("inspect", "jinja2", "inspect")]
+)
+def test_a_missing_extra_is_named(monkeypatch, command, module, extra):
+    monkeypatch.setattr(sys, "argv", ["keras-mhe", command])
+    monkeypatch.setattr(__main__, "find_spec", lambda name: None if name == module else name)
     with pytest.raises(SystemExit) as raised:
         __main__.main()
-    assert "sklearn" in str(raised.value)
-    assert 'pip install "keras-mhe[demo]"' in str(raised.value)
+    assert module in str(raised.value)
+    assert f'pip install "keras-mhe[{extra}]"' in str(raised.value)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A model whose hidden layer is as good as can be, and whose output layer is random."""
+    keras.utils.set_random_seed(0)
+    path = tmp_path / "model.keras"
+    model = keras.Sequential(
+        [
+            keras.Input((32,)),
+            layers.Dense(16, kernel_initializer="orthogonal", name="hidden"),
+            layers.Dense(10, kernel_initializer="random_normal", name="head"),
+        ]
+    )
+    model.save(path)
+    return model, path
+
+
+def inspect(*arguments):
+    return CliRunner().invoke(app, ["inspect", *map(str, arguments)])
+
+
+def test_inspect_prints_the_report(saved):
+    model, path = saved
+    result = inspect(path)
+    assert result.exit_code == 0, result.output
+    assert result.output.strip() == repr(energy_report(model)).strip()
+
+
+def test_inspect_writes_what_it_is_asked_for(saved, tmp_path):
+    model, path = saved
+    out = {kind: tmp_path / f"report.{kind}" for kind in ("html", "png", "json")}
+    options = [text for kind, file in out.items() for text in (f"--{kind}", file)]
+    result = inspect(path, "--s", 0, "--distance", "angular", "--half-space", *options)
+    assert result.exit_code == 0, result.output
+    report = energy_report(model, 0, distance="angular", half_space=True)
+    assert json.loads(out["json"].read_text()) == report.to_dict()
+    assert out["png"].read_bytes().startswith(b"\x89PNG")
+    assert "Neurons of model.keras" in out["html"].read_text()
+
+
+def test_json_alone_goes_to_other_programs(saved):
+    result = inspect(saved[1], "--json", "-", "--full-space")
+    assert json.loads(result.stdout) == energy_report(saved[0], half_space=False).to_dict()
+
+
+def test_weights_of_another_file(saved, tmp_path):
+    model, path = saved
+    model.get_layer("head").kernel.assign(normals(16, 10))
+    model.save_weights(tmp_path / "new.weights.h5")
+    result = inspect(path, "--weights", tmp_path / "new.weights.h5", "--json", "-")
+    assert json.loads(result.stdout) == energy_report(model).to_dict()
+
+
+@pytest.mark.parametrize(("position", "status"), [(3, 0), (0.2, 1)])
+def test_status_says_whether_a_kernel_stands_above(saved, position, status):
+    result = inspect(saved[1], "--fail-above", position)
+    assert result.exit_code == status
+    assert ("above position 0.2 or not finite: head." in result.stderr) == (status == 1)
+
+
+def test_status_says_whether_neurons_are_not_finite(saved):
+    model, path = saved
+    model.get_layer("hidden").kernel.assign(np.full((32, 16), np.nan))
+    model.save(path)
+    assert inspect(path).exit_code == 0
+    result = inspect(path, "--fail-above", 3)
+    assert result.exit_code == 1
+    assert "hidden" in result.stderr
+
+
+def test_kernels_that_cannot_be_judged_are_named(saved):
+    options = ["--s", 0, "--distance", "angular", "--fail-above", 3]
+    assert "no position is known of head." in inspect(saved[1], *options).stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["{folder}"],
+        ["{folder}/nowhere.keras"],
+        ["{folder}/empty.keras"],
+        ["{folder}/text.keras"],
+        ["{model}", "--weights", "{folder}/nowhere.h5"],
+        ["{model}", "--html", "{folder}/no/such/folder.html"],
+        ["{model}", "--json", "{folder}/no/such/folder.json"],
+        ["{model}", "--png", "{folder}/no/such/folder.png"],
+    ],
+)
+def test_what_cannot_be_read_or_written_ends_in_a_sentence(saved, tmp_path, arguments):
+    (tmp_path / "empty.keras").touch()
+    (tmp_path / "text.keras").write_text("not a model")
+    result = inspect(*[text.format(folder=tmp_path, model=saved[1]) for text in arguments])
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+    [line] = result.stderr.strip().splitlines()
+    assert line.startswith("keras-mhe: ")
+    assert line.endswith(".")
+
+
+def test_a_model_without_kernels_ends_in_a_sentence(tmp_path):
+    path = tmp_path / "model.keras"
+    keras.Sequential([keras.Input((3,)), layers.ReLU()]).save(path)
+    result = inspect(path)
+    assert result.exit_code == 2
+    assert "no kernel to report" in result.stderr
+
+
+def test_no_file_ends_a_process_with_a_traceback(saved, tmp_path):
+    content = saved[1].read_bytes()
+    (tmp_path / "short.keras").write_bytes(content[: len(content) // 2])
+    run = [sys.executable, "-m", "keras_mhe", "inspect", str(tmp_path / "short.keras")]
+    result = subprocess.run(run, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "keras-mhe: " in result.stderr.strip().splitlines()[-1]

@@ -1,11 +1,23 @@
 """Pictures show what they are given, and refuse what they cannot show."""
 
+import keras
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from keras import layers
+from probes import normals
 
-from keras_mhe import MHE, MHS
-from keras_mhe.plots import neurons_on_sphere, pair_curves
+from keras_mhe import MHE, MHS, EnergyMonitor, energy_report
+from keras_mhe.plots import (
+    energies_over_training,
+    heat_strip,
+    nearest_angles,
+    neurons_on_circle,
+    neurons_on_sphere,
+    pair_curves,
+)
+from keras_mhe.reference import nearest_angle_density
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +87,142 @@ def test_curves_of_pairs_meet_at_45_degrees_and_end_at_zero():
 def test_curves_of_nothing_or_beyond_the_sphere_are_refused(options):
     with pytest.raises(ValueError, match="Received"):
         pair_curves(**{"regularizers": {"MHE": MHE()}, **options})
+
+
+def test_a_line_and_a_name_for_each_neuron_on_the_circle():
+    ax = neurons_on_circle(5 * np.eye(2), names="xy")
+    circle, *lines = (np.array(line.get_data()) for line in ax.lines)
+    np.testing.assert_allclose(np.linalg.norm(circle, axis=0), 1)
+    np.testing.assert_allclose([line[:, 1] for line in lines], np.eye(2))
+    assert [text.get_text() for text in ax.texts] == ["x", "y"]
+
+
+def test_features_lie_within_the_circle_in_the_colour_of_their_neuron():
+    features = np.array([[3.0, 0], [0, 4], [0, -1]])
+    ax = neurons_on_circle(np.eye(2), features, [0, 1, 0])
+    [points] = ax.collections
+    np.testing.assert_allclose(points.get_offsets(), features / 4)
+    lines = [mpl.colors.to_rgb(line.get_color()) for line in ax.lines[1:]]
+    assert [tuple(c[:3]) for c in points.get_facecolor()] == [lines[k] for k in (0, 1, 0)]
+
+
+def test_the_circle_refuses_three_coordinates():
+    with pytest.raises(ValueError, match=r"neurons\.shape=\(3, 4\)"):
+        neurons_on_circle(np.ones((3, 4)))
+    with pytest.raises(ValueError, match=r"features\.shape=\(5, 3\)"):
+        neurons_on_circle(np.ones((2, 4)), np.ones((5, 3)))
+
+
+def network(*sizes):
+    return keras.Sequential(
+        [keras.Input((8,)), *(layers.Dense(n, name=f"d{i}") for i, n in enumerate(sizes))]
+    )
+
+
+@pytest.fixture
+def report():
+    model = network(40, 7, 3)
+    value = normals(40, 7)
+    value[:, 2] = 0
+    model.get_layer("d1").kernel.assign(value)
+    return energy_report(model)
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_angles_are_drawn_beside_those_of_random_neurons(report, index):
+    row = report.rows[index]
+    ax = nearest_angles(row)
+    [line] = ax.lines
+    grid, density = line.get_data()
+    half = row.half_space
+    expected = nearest_angle_density(grid, row.neurons, row.dimension, half_space=half)
+    np.testing.assert_allclose(density, expected)
+    area = sum(bar.get_width() * bar.get_height() for bar in ax.patches)
+    assert area == pytest.approx(1)
+    # No neuron lies outside of what is shown.
+    start, end = ax.get_xlim()
+    assert start <= row.smallest <= row.largest <= end
+    assert ax.get_title() == row.name
+
+
+def test_angles_that_are_all_the_same_are_drawn():
+    model = keras.Sequential([keras.Input((9,)), layers.Dense(6, kernel_initializer="orthogonal")])
+    assert nearest_angles(energy_report(model, half_space=True).rows[0]).patches
+
+
+def test_angles_of_zeros_are_refused(report):
+    row = report.rows[0]._replace(nearest=np.full(40, np.nan))
+    with pytest.raises(ValueError, match="Received: row=d0"):
+        nearest_angles(row)
+
+
+def test_the_strip_has_a_cell_for_each_kernel_and_crosses_where_neurons_are_at_fault(report):
+    ax = heat_strip(report)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["d0", "d1", "d2"]
+    [image] = ax.images
+    assert image.get_array().shape == (1, 3, 4)
+    [crosses] = ax.lines
+    assert list(crosses.get_xdata()) == [1]
+
+
+def test_the_strip_is_white_for_random_darker_for_better_and_worse_and_grey_for_unknown(report):
+    places = [0.0, 1.0, 2.0, 40.0, None]
+    report.rows = [report.rows[0]._replace(position=place) for place in places]
+    violet, white, pale, orange, grey = heat_strip(report).images[0].get_array()[0, :, :3]
+    assert white.min() > 0.95
+    assert violet[2] > violet[1]
+    assert orange[0] > orange[2]
+    assert orange.mean() < pale.mean() < white.mean()
+    np.testing.assert_allclose(grey, 0.6)
+
+
+def monitored(*sizes):
+    model, monitor = network(*sizes), EnergyMonitor()
+    model.compile("sgd", "mse")
+    x, y = normals(16, 8), normals(16, sizes[-1])
+    model.fit(x, y, epochs=3, batch_size=8, verbose=0, callbacks=[monitor])
+    return monitor
+
+
+@pytest.mark.parametrize("value", ["position", "energy", "smallest", "mean", "largest"])
+def test_every_kernel_is_followed_through_training(value):
+    monitor = monitored(6, 4)
+    ax = energies_over_training(monitor, value)
+    lines = {line.get_label(): line.get_data() for line in ax.lines}
+    for i in range(2):
+        steps, numbers = lines[f"d{i}"]
+        assert list(steps) == [0, 2, 4, 6]
+        assert list(numbers) == [record["rows"][i][value] for record in monitor.history]
+
+
+def test_deep_models_are_told_apart_by_depth():
+    ax = energies_over_training(monitored(*[4] * 12).history)
+    assert ax.get_legend() is None
+    assert len({line.get_color() if isinstance(line.get_color(), str) else tuple(line.get_color())
+                for line in ax.lines}) == 13  # fmt: skip
+
+
+def test_positions_far_from_random_leave_the_others_visible():
+    record = {"step": 0, "rows": [{"layer": "a", "kernel": "kernel", "position": 0.5}]}
+    far = {"step": 1, "rows": [{"layer": "a", "kernel": "kernel", "position": 50.0}]}
+    assert energies_over_training([record]).get_yscale() == "linear"
+    assert energies_over_training([record, far]).get_yscale() == "symlog"
+
+
+def test_what_was_not_recorded_is_refused():
+    with pytest.raises(ValueError, match="Received: value='speed'"):
+        energies_over_training(EnergyMonitor(), "speed")
+    with pytest.raises(ValueError, match="Nothing was recorded"):
+        energies_over_training(EnergyMonitor())
+
+
+@pytest.mark.parametrize("draw", ["angles", "strip", "circle", "training"])
+def test_all_draw_where_they_are_told(report, draw):
+    ax = plt.figure().add_subplot()
+    drawn = {
+        "angles": lambda: nearest_angles(report.rows[0], ax=ax),
+        "strip": lambda: heat_strip(report, ax=ax),
+        "circle": lambda: neurons_on_circle(np.eye(2), ax=ax),
+        "training": lambda: energies_over_training(monitored(6, 4), ax=ax),
+    }
+    assert drawn[draw]() is ax

@@ -1,0 +1,129 @@
+"""Models from files, without running code out of them."""
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+# Classes of Keras whose configs carry programs.
+_PROGRAMS = ("Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
+_IN_PYTHON = "load it in Python, where you trust it, and call `keras_mhe.energy_report(model)`"
+
+
+class ModelFileError(Exception):
+    """Says in one sentence why no model can be had from a file."""
+
+
+def _check_file(path: Path) -> bytes:
+    """The first bytes of a file, or why there are none."""
+    if path.is_dir():
+        raise ModelFileError(f"{path} is a folder, not a .keras file.")
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except FileNotFoundError:
+        raise ModelFileError(f"{path} does not exist.") from None
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}.") from None
+    if not head:
+        raise ModelFileError(f"{path} is empty.")
+    return head
+
+
+def _config(path: Path) -> Any:
+    """The config in a .keras file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if "config.json" not in archive.namelist():
+                raise ModelFileError(f"{path} is no Keras model: it has no config.json inside.")
+            return json.loads(archive.read("config.json"))
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, RecursionError) as error:
+        raise ModelFileError(f"{path} is damaged or cut short: {_sentence(error)}") from None
+
+
+def _objects(config: Any) -> Iterator[dict[str, Any]]:
+    """Every object that a config describes, but for those of `compile`, which is not called."""
+    pending = [config]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            if isinstance(part.get("class_name"), str):
+                yield part
+            pending += [value for key, value in part.items() if key != "compile_config"]
+        elif isinstance(part, list):
+            pending += part
+
+
+def _is_known(part: dict[str, Any]) -> bool:
+    """Whether an object is of Keras or of this package, which are imported already."""
+    module, registered = part.get("module"), part.get("registered_name")
+    if module is None:
+        return not isinstance(registered, str) or ">" not in registered
+    return str(module).partition(".")[0] in ("keras", "keras_mhe", "builtins")
+
+
+def _check_config(path: Path, config: Any) -> None:
+    """Says which of its objects cannot be made without running code."""
+    objects = list(_objects(config))
+    if not objects:
+        raise ModelFileError(f"{path} is no Keras model: its config.json describes none.")
+    programs = sorted({part["class_name"] for part in objects} & set(_PROGRAMS))
+    if programs:
+        raise ModelFileError(
+            f"{path} holds a program ({', '.join(programs)}), which is not run: {_IN_PYTHON}."
+        )
+    foreign = sorted({part["class_name"] for part in objects if not _is_known(part)})
+    if foreign:
+        raise ModelFileError(
+            f"{path} needs classes that are not of Keras ({', '.join(foreign)}): {_IN_PYTHON}."
+        )
+
+
+def _sentence(error: BaseException) -> str:
+    """The beginning of what an error says, as one line with a full stop."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = lines[0].partition(" Full object config:")[0].rstrip(". ")
+    return (line[:300] + "…" if len(line) > 300 else line) + "."
+
+
+def model_from_file(path: str | Path, weights: str | Path | None = None) -> keras.Model:
+    """The model in a `.keras` file, if it is made of layers of Keras and of this package alone.
+
+    Nothing in a file is run: models that hold programs or need other classes are refused, and the
+    rest is loaded in Keras's safe mode. An HDF5 file is read for its weights only.
+
+    Args:
+        path: the `.keras` file.
+        weights: a `.weights.h5` or `.h5` file whose weights the model is given.
+
+    Raises:
+        ModelFileError: with one sentence, whatever is wrong with the files.
+    """
+    path = Path(path)
+    head = _check_file(path)
+    if head == _HDF5:
+        raise ModelFileError(
+            f"{path} is HDF5, of which only weights are read: give the model that they belong to "
+            f"as well, `keras-mhe inspect MODEL.keras --weights {path}`."
+        )
+    if not head.startswith(b"PK") or path.suffix != ".keras":
+        raise ModelFileError(f"{path} is no Keras model: expected a .keras file.")
+    _check_config(path, _config(path))
+    if weights is not None and _check_file(Path(weights)) != _HDF5:
+        raise ModelFileError(f"{weights} holds no weights of Keras: expected an HDF5 file.")
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        raise ModelFileError(f"{path} cannot be loaded: {_sentence(error)}") from error
+    if not isinstance(model, keras.Model):
+        raise ModelFileError(f"{path} holds a {type(model).__name__}, not a model.")
+    if weights is not None:
+        try:
+            model.load_weights(weights)
+        except Exception as error:
+            raise ModelFileError(f"{weights} does not fit {path}: {_sentence(error)}") from error
+    return model

@@ -1,0 +1,155 @@
+"""Energies and angles while a model trains."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mhe.axes import check_integer
+from keras_mhe.choosing import Where
+from keras_mhe.report import Report, energy_report
+
+
+def _summary_writer() -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "Argument `log_dir` of EnergyMonitor needs tensorboardX. Install it with: "
+            'pip install "keras-mhe[monitor]"'
+        ) from error
+    return SummaryWriter
+
+
+class EnergyMonitor(keras.callbacks.Callback):
+    """Records where the energies of a model's kernels stand while it trains.
+
+    `position = (energy - bound) / (uniform - bound)`, 0 the least possible and 1 random: that of
+    every kernel, the angles between neurons and what is wrong with them, as `energy_report` says.
+    The headline numbers go into `logs`, where `History`, CSVLogger, TensorBoard, EarlyStopping and
+    other callbacks behind this one find them: `energy_position`, the mean of the kernels;
+    `worst_energy_position`; `smallest_angle` in degrees; `faulty_neurons`, how many are zero,
+    duplicate or not finite. (EarlyStopping wants to be told `mode="min"`, or `"max"` for angles.)
+
+    The model needs no regularizer. Measuring takes about as long as the energies of one training
+    step, so once an epoch hardly counts; on the host, whatever device trains.
+
+    Args:
+        every: `"epoch"`, or a number of steps. The state before training is recorded as well.
+        log_dir: folder for TensorBoard: positions, energies and smallest angles of each kernel,
+            and histograms of angles, by epoch or step. None writes nothing.
+        s, distance, half_space, softening, where: as in `energy_report`.
+
+    Attributes:
+        history: list of dicts, one for each time: `epoch` and `step`, how many were over, and
+            `summary` and `rows` as in `Report.to_dict`. `keras_mhe.plots.energies_over_training`
+            draws it. Another `fit` goes on with it.
+        report: the last `Report`.
+
+    Raises:
+        TypeError, ValueError: for an argument of the wrong type or out of range, some of them at
+            the beginning of training.
+        ModuleNotFoundError: for `log_dir` without tensorboardX.
+
+    Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS, who plot
+    energies over training.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> from keras_mhe import EnergyMonitor
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> model.compile("sgd", "mse")
+    >>> monitor = EnergyMonitor()
+    >>> x, y = np.ones((16, 8)), np.ones((16, 4))
+    >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[monitor])
+    >>> [record["epoch"] for record in monitor.history]
+    [0, 1, 2]
+    >>> len(history.history["energy_position"])
+    2
+    """
+
+    def __init__(
+        self,
+        every: str | int = "epoch",
+        log_dir: str | Path | None = None,
+        s: float = 2.0,
+        *,
+        distance: str = "euclidean",
+        half_space: bool | None = None,
+        softening: float | str = "auto",
+        where: Where = None,
+    ) -> None:
+        super().__init__()
+        what = '"epoch" or a positive number of steps'
+        self.every = every
+        self._period = None if every == "epoch" else check_integer(every, "every", 1, what)
+        self.log_dir = log_dir
+        self.options: dict[str, Any] = {
+            "s": s,
+            "distance": distance,
+            "half_space": half_space,
+            "softening": softening,
+            "where": where,
+        }
+        self.history: list[dict[str, Any]] = []
+        self.report: Report | None = None
+        self._make_writer = None if log_dir is None else _summary_writer()
+        self._writer: Any = None
+        self._epoch = self._step = self._before = 0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        optimizer = getattr(self.model, "optimizer", None)
+        if optimizer is not None:
+            # Training may go on where another process left it.
+            self._step = int(optimizer.iterations)
+        if self._make_writer is not None:
+            self._writer = self._make_writer(str(self.log_dir))
+        if not self.history:
+            self._record()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._epoch, self._before = epoch, self._step
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        last, self._step = self._step, self._before + batch + 1
+        # Several steps may be executed at once.
+        if self._period is not None and self._step // self._period > last // self._period:
+            if hasattr(self.model, "jax_state_sync"):
+                self.model.jax_state_sync()
+            self._record()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._epoch = epoch + 1
+        if self._period is None:
+            self._record()
+        if logs is not None and self.report is not None:
+            logs.update(self.report.summary)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _record(self) -> None:
+        self.report = report = energy_report(self.model, **self.options)
+        record = {"epoch": self._epoch, "step": self._step}
+        content = report.to_dict()
+        self.history.append({**record, "summary": content["summary"], "rows": content["rows"]})
+        if self._writer is not None:
+            self._write(report, self._epoch if self._period is None else self._step)
+
+    def _write(self, report: Report, step: int) -> None:
+        scalars: dict[str, float | None] = dict(report.summary)
+        for row in report.rows:
+            scalars[f"energy/{row.name}"] = row.energy
+            scalars[f"position/{row.name}"] = row.position
+            scalars[f"smallest_angle/{row.name}"] = row.smallest
+            angles = row.nearest[np.isfinite(row.nearest)]
+            if len(angles):
+                self._writer.add_histogram(f"nearest_angle/{row.name}", angles, step)
+        for name, value in scalars.items():
+            if value is not None and not math.isnan(value):
+                self._writer.add_scalar(name, value, step)

@@ -1,0 +1,63 @@
+"""What regularizers say of two neurons."""
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def pair_curves(
+    regularizers: dict[str, Any], *, farthest: float = 180.0, ax: "Axes | None" = None
+) -> "Axes":
+    """Draws what regularizers say of two neurons, against the angle between them.
+
+    `(f(angle) - f(farthest)) / (f(45) - f(farthest))`: 0 where the neurons are as far apart as they
+    can be, 1 at 45 degrees. The steeper a curve on the left, the more the closest neurons count.
+
+    Args:
+        regularizers: functions of a kernel, as bare regularizers are, by the names to show.
+        farthest: the largest angle in degrees: 180, or 90 in half space.
+        ax: a matplotlib Axes; a new one by default.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ValueError: for no regularizer or an angle not between 45 and 180.
+
+    Example:
+
+    >>> from keras_mhe import MHE, MHS
+    >>> from keras_mhe.plots import pair_curves
+    >>> ax = pair_curves({"MHE": MHE(), "MHS": MHS()})
+    """
+    if not regularizers:
+        raise ValueError("Expected at least one regularizer. Received: regularizers={}")
+    if not 45 < farthest <= 180:
+        raise ValueError(
+            "Invalid value for argument `farthest`. Expected an angle above 45 degrees and of at "
+            f"most 180. Received: farthest={farthest!r}"
+        )
+    if ax is None:
+        ax = plt.figure(figsize=(6, 4), layout="constrained").add_subplot()
+    ax.set_prop_cycle(mpl.style.library["tableau-colorblind10"]["axes.prop_cycle"])
+    angles = np.concatenate([np.linspace(4, farthest, 89), [45.0]])
+    turns = np.radians(angles)
+    ones, zeros = np.ones_like(turns), np.zeros_like(turns)
+    # Two neurons of three coordinates for each angle.
+    kernels = np.array([[ones, np.cos(turns)], [zeros, np.sin(turns)], [zeros, zeros]])
+    styles = itertools.cycle(["-", "--", "-.", ":"])
+    for (name, regularizer), style in zip(regularizers.items(), styles, strict=False):
+        values = [float(regularizer(k)) for k in np.moveaxis(kernels, -1, 0).astype("float32")]
+        *values, unit = np.subtract(values, values[-2])
+        ax.plot(angles[:-1], np.divide(values, unit), style, label=name)
+    ax.set(xlabel="angle between two neurons, degrees", ylabel="relative to 45°", ylim=(-0.1, 6))
+    ax.set_xticks(np.arange(0, farthest + 1, 15 if farthest <= 90 else 30))
+    ax.grid(alpha=0.3)
+    ax.legend()
+    return ax

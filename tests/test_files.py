@@ -1,0 +1,250 @@
+"""A file of each kind: models come back whole, nothing in a file is run, and all else is said."""
+
+import io
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_mhe import CoMHE, HalfSpaceMHE, HypersphericalRegularization, energy_report
+from keras_mhe.files import ModelFileError, model_from_file
+
+
+def network():
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(
+                8, name="hidden", kernel_regularizer=HalfSpaceMHE() + keras.regularizers.L2()
+            ),
+            HypersphericalRegularization(layers.Dense(4), CoMHE(projection="angle")),
+            layers.Dense(3, name="head"),
+        ]
+    )
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "model.keras"
+    model = network()
+    model.compile("adam", "mse")
+    model.save(path)
+    return model, path
+
+
+def with_config(path, change):
+    """The same file with another config."""
+    other = path.with_name("changed.keras")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(other, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "config.json":
+                content = json.dumps(change(json.loads(content)))
+            new.writestr(name, content)
+    return other
+
+
+def refusal(*paths):
+    with pytest.raises(ModelFileError) as raised:
+        model_from_file(*paths)
+    sentence = str(raised.value)
+    assert str(paths[0]) in sentence or str(paths[-1]) in sentence
+    assert "\n" not in sentence
+    assert sentence.endswith(".")
+    return sentence
+
+
+def test_models_of_keras_and_of_this_package_come_back(saved):
+    model, path = saved
+    loaded = model_from_file(path)
+    for one, other in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not loaded.compiled
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+def test_weights_of_another_file_go_into_the_model(saved, tmp_path, suffix):
+    path = tmp_path / "plain.keras"
+
+    def plain():
+        return keras.Sequential([keras.Input((6,)), layers.Dense(8), layers.Dense(3)])
+
+    model = plain()
+    plain().save(path)
+    weights = tmp_path / f"other{suffix}"
+    model.save(weights) if suffix == ".h5" else model.save_weights(weights)
+    loaded = model_from_file(path, weights)
+    assert energy_report(loaded).rows[0].energy == energy_report(model).rows[0].energy
+    # Alone they are no model.
+    assert "--weights" in refusal(weights)
+    # Those of another model do not fit.
+    assert "does not fit" in refusal(saved[1], weights)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_lambda_layers_are_refused(tmp_path):
+    marker, path = str(tmp_path / "ran"), tmp_path / "model.keras"
+    program = layers.Lambda(lambda x: (open(marker, "w").close(), x)[1])  # noqa: PTH123
+    model = keras.Sequential([keras.Input((6,)), program, layers.Dense(3)])
+    Path(marker).unlink(missing_ok=True)
+    model.save(path)
+    assert "holds a program (Lambda" in refusal(path)
+    keras.config.enable_unsafe_deserialization()
+    try:
+        refusal(path)
+    finally:
+        keras.src.backend.common.global_state.set_global_attribute("safe_mode_saving", None)
+    assert not Path(marker).exists()
+
+
+@keras.saving.register_keras_serializable(package="tests_of_files")
+class OwnLayer(layers.Dense):
+    pass
+
+
+def test_classes_of_ones_own_are_refused_and_named(tmp_path):
+    path = tmp_path / "model.keras"
+    keras.Sequential([keras.Input((6,)), OwnLayer(3)]).save(path)
+    assert "classes that are not of Keras (OwnLayer)" in refusal(path)
+
+
+def test_own_losses_do_not_matter(tmp_path):
+    @keras.saving.register_keras_serializable(package="tests_of_files")
+    def own_loss(y, p):
+        return keras.ops.mean(y - p, axis=-1)
+
+    path = tmp_path / "model.keras"
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
+    model.compile("sgd", own_loss)
+    model.save(path)
+    assert len(model_from_file(path).weights) == 2
+
+
+@pytest.mark.parametrize("where", ["layer", "initializer"])
+def test_modules_that_a_file_names_are_not_imported(saved, tmp_path, monkeypatch, where):
+    (tmp_path / "evil_module.py").write_text(
+        f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\nclass Evil: pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    evil = {"module": "evil_module", "class_name": "Evil", "config": {}, "registered_name": "Evil"}
+
+    def change(config):
+        part = config["config"]["layers"][1]
+        if where == "layer":
+            part.update(evil)
+        else:
+            part["config"]["kernel_initializer"] = evil
+        return config
+
+    assert "Evil" in refusal(with_config(saved[1], change))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_functions_in_place_of_layers_are_refused(saved):
+    def change(config):
+        call = {"module": "os", "class_name": "function", "config": "system"}
+        config["config"]["layers"][1]["config"]["activation"] = call
+        return config
+
+    refusal(with_config(saved[1], change))
+
+
+def test_pickles_in_place_of_models_are_not_opened(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    path = tmp_path / "model.keras"
+    path.write_bytes(pickle.dumps(Evil()))
+    assert "is no Keras model" in refusal(path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9, 0.999])
+def test_files_cut_short(saved, tmp_path, share):
+    content = saved[1].read_bytes()
+    path = tmp_path / "short.keras"
+    path.write_bytes(content[: int(share * len(content))])
+    refusal(path)
+
+
+def test_damaged_weights(saved, tmp_path):
+    path = tmp_path / "damaged.keras"
+    with zipfile.ZipFile(saved[1]) as old, zipfile.ZipFile(path, "w") as new:
+        new.writestr("config.json", old.read("config.json"))
+        new.writestr("metadata.json", old.read("metadata.json"))
+        new.writestr("model.weights.h5", old.read("model.weights.h5")[:500])
+    assert "cannot be loaded" in refusal(path)
+
+
+def test_bits_that_flipped(saved, tmp_path):
+    content = bytearray(saved[1].read_bytes())
+    at = content.index(b"config.json") + 200
+    content[at] ^= 0xFF
+    path = tmp_path / "flipped.keras"
+    path.write_bytes(content)
+    refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"hello, this is text", "is no Keras model"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "is no Keras model"),
+        (b"PK\x03\x04" + bytes(100), "damaged or cut short"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "only weights are read"),
+    ],
+)
+def test_other_files(tmp_path, content, words):
+    path = tmp_path / "model.keras"
+    path.write_bytes(content)
+    assert words in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "config", ["[]", "{}", "null", "17", "not json", '{"class_name": 3}', "[" * 100_000]
+)
+def test_archives_of_something_else(tmp_path, config):
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", config)
+    refusal(path)
+
+
+def test_archives_without_config(tmp_path):
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data.pkl", b"")
+    assert "no config.json" in refusal(path)
+
+
+def test_what_is_saved_but_no_model(tmp_path):
+    path = tmp_path / "layer.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        layer = keras.saving.serialize_keras_object(layers.Dense(3))
+        archive.writestr("config.json", json.dumps(layer))
+        archive.writestr("metadata.json", json.dumps({"keras_version": keras.__version__}))
+        buffer = io.BytesIO()
+        h5py.File(buffer, "w").close()
+        archive.writestr("model.weights.h5", buffer.getvalue())
+    refusal(path)
+
+
+def test_folders_missing_and_locked_files(saved, tmp_path):
+    assert "is a folder" in refusal(tmp_path)
+    assert "does not exist" in refusal(tmp_path / "nowhere.keras")
+    assert "does not exist" in refusal(saved[1], tmp_path / "nowhere.h5")
+    other = saved[1].rename(tmp_path / "model.zip")
+    assert "expected a .keras file" in refusal(other)
+    if os.geteuid():
+        other.chmod(0)
+        assert "cannot be read" in refusal(other)
