@@ -14,7 +14,16 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks import cnn9, kernels, machine, memory, projections, resnet50, uniformity
+from benchmarks import (
+    cnn9,
+    kernels,
+    machine,
+    memory,
+    projections,
+    reports,
+    resnet50,
+    uniformity,
+)
 from benchmarks.picture import draw
 
 _DIMENSION, _MEMORY_DIMENSION = 512, 64
@@ -112,13 +121,23 @@ def _network_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _report_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="A report of all kernels: time / time of a training step")
+    for column in ("network", "batch", "step, seconds", "report, seconds", "ratio"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        numbers = (f"{row[name]:.3g}" for name in ("step_seconds", "seconds"))
+        table.add_row(row["network"], str(row["batch"]), *numbers, _spread(row))
+    return table
+
+
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="Few small shapes: a check.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the JSON file and the picture.")] = Path(
         "benchmarks/results"
     ),
 ) -> None:
-    """Times energies, CoMHE and measures of uniformity, memory, and steps of CNN-9 and ResNet50.
+    """Times energies, CoMHE, uniformity, memory, steps of CNN-9 and ResNet50, and reports.
 
     The backend is KERAS_BACKEND, tensorflow or jax. Run nothing else on the machine meanwhile.
     """
@@ -138,6 +157,7 @@ def main(
         "memory": [],
         "cnn9": [],
         "resnet50": [],
+        "reports": [],
     }
     for shape in track(shapes, "kernels", console=console):
         results["kernels"] += kernels.measure(shape, quick)
@@ -156,6 +176,8 @@ def main(
     console.print(_step_table(results["cnn9"]))
     results["resnet50"] = resnet50.measure(quick)
     console.print(_network_table(results["resnet50"]))
+    results["reports"] = reports.measure(quick)
+    console.print(_report_table(results["reports"]))
 
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{machine.name(described)}{'-quick' if quick else ''}.json"

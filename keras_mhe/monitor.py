@@ -98,13 +98,14 @@ class EnergyMonitor(keras.callbacks.Callback):
         self.report: Report | None = None
         self._make_writer = None if log_dir is None else _summary_writer()
         self._writer: Any = None
-        self._epoch = self._step = self._before = 0
+        self._epoch = self._step = self._before = self._updates = 0
+        if self._period is not None:
+            # Only then: for whoever looks after every step Keras waits until it is computed.
+            self.on_train_batch_end = self._after_batch
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        optimizer = getattr(self.model, "optimizer", None)
-        if optimizer is not None:
-            # Training may go on where another process left it.
-            self._step = int(optimizer.iterations)
+        # Training may go on where another process left it.
+        self._step = self._updates = self._count_updates()
         if self._make_writer is not None:
             self._writer = self._make_writer(str(self.log_dir))
         if not self.history:
@@ -113,10 +114,11 @@ class EnergyMonitor(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch, self._before = epoch, self._step
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def _after_batch(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        assert self._period is not None
         last, self._step = self._step, self._before + batch + 1
         # Several steps may be executed at once.
-        if self._period is not None and self._step // self._period > last // self._period:
+        if self._step // self._period > last // self._period:
             if hasattr(self.model, "jax_state_sync"):
                 self.model.jax_state_sync()
             self._record()
@@ -124,9 +126,20 @@ class EnergyMonitor(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch + 1
         if self._period is None:
+            updates = self._count_updates()
+            # A model may train by other optimizers than its own.
+            self._step += (updates - self._updates) or self.params.get("steps") or 0
+            self._updates = updates
             self._record()
         if logs is not None and self.report is not None:
             logs.update(self.report.summary)
+
+    def _count_updates(self) -> int:
+        optimizer = getattr(self.model, "optimizer", None)
+        if optimizer is None:
+            return 0
+        # A variable of several copies is no number by itself.
+        return int(keras.ops.convert_to_numpy(optimizer.iterations))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._writer is not None:

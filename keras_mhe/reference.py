@@ -175,8 +175,9 @@ def lower_bound(
 
     Both are Jensen's inequality and need a line that touches `f` (half space: as a function of
     the squared cosine) there and nowhere crosses it. Euclidean energies have one. So have angular
-    ones in half space; in full space with `s` of about 1 and more, but not with `s = 0`, where the
-    cross-polytope has less than the simplex. Large `softening` can take it away as well.
+    ones in half space; in full space from 5 neurons on with `s = 1`, from 4 on with `s = 2`, but
+    not with `s = 0`, where the cross-polytope has less than `f` says. Large `softening` can take it
+    away as well.
 
     Args:
         n, d: numbers of neurons and of their coordinates.

@@ -137,22 +137,54 @@ for train, regularizers in (
 assert_consistent(trained(engine, hidden=CoMHE(), output=MHE(10.0, sample=4)))
 """
 
+_MONITORS = """
+def monitored(engine, every):
+    monitor = EnergyMonitor(every)
+    with on(engine):
+        model = compiled(regularize(network()).model)
+    options = {"batch_size": 32, "epochs": 2, "shuffle": False, "verbose": 0}
+    logs = model.fit(x, y, callbacks=[monitor], **options).history
+    assert len(logs["energy_position"]) == 2
+    return monitor
 
-@pytest.mark.parametrize(
+for every, steps in (("epoch", [0, 20, 40]), (16, [0, 16, 32])):
+    many, one = monitored(engine, every), monitored(None, every)
+    assert [record["step"] for record in many.history] == steps
+    for record, expected in zip(many.history, one.history, strict=True):
+        for row, other in zip(record["rows"], expected["rows"], strict=True):
+            assert row["neurons"] == other["neurons"]
+            for value in ("position", "smallest", "mean"):
+                np.testing.assert_allclose(row[value], other[value], rtol=1e-3, err_msg=value)
+"""
+
+_on_every_engine = pytest.mark.parametrize(
     "arguments",
     [("MirroredStrategy",), ("DataParallel",), ("ModelParallel", 2, 4)],
     ids=lambda arguments: "-".join(map(str, arguments)),
 )
+
+
+def run_on_engine(program, arguments):
+    """Runs a program on two devices of TensorFlow or eight of JAX; its failure is the test's."""
+    wanted = "tensorflow" if arguments[0] == "MirroredStrategy" else "jax"
+    if keras.backend.backend() != wanted:
+        pytest.skip(f"{arguments[0]} is an engine of {wanted}")
+    result = run(_NETWORK + _ENGINES + program, *arguments, devices=8)
+    assert result.returncode == 0, result.stderr
+
+
+@_on_every_engine
 def test_weights_after_20_steps_are_those_of_one_device(arguments):
     """`regularize` before training and after some, and with projections that learn.
 
     Copies of every variable, and of every part of one, agree bit for bit, with random draws too.
     """
-    wanted = "tensorflow" if arguments[0] == "MirroredStrategy" else "jax"
-    if keras.backend.backend() != wanted:
-        pytest.skip(f"{arguments[0]} is an engine of {wanted}")
-    result = run(_NETWORK + _ENGINES + _TRAININGS, *arguments, devices=8)
-    assert result.returncode == 0, result.stderr
+    run_on_engine(_TRAININGS, arguments)
+
+
+@_on_every_engine
+def test_a_monitor_records_what_one_device_has(arguments):
+    run_on_engine(_MONITORS, arguments)
 
 
 # `model.fit`, as a user calls it.

@@ -2,8 +2,11 @@
 
 import json
 import math
+import re
+from pathlib import Path
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from keras import layers
@@ -224,3 +227,19 @@ def test_tables_are_readable_in_80_columns(monkeypatch):
 def test_bad_input_ends_in_a_sentence(model, options, error):
     with pytest.raises(error, match="Received: "):
         energy_report(model, **options)
+
+
+def test_the_page_of_the_docs_runs_and_says_what_comes_of_it(capsys):
+    page = (Path(__file__).parents[1] / "docs" / "seeing.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {}
+    # One epoch does what ten do.
+    exec("".join(code).replace("epochs=10", "epochs=1"), names)
+    plt.close("all")
+    printed = capsys.readouterr().out
+    layers_of, layers_in = (re.findall(r"^ \w+ +[hf]s +\d+ +\d+", x, re.M) for x in (page, printed))
+    assert len(layers_of) == 3
+    assert layers_of == layers_in
+    regularized, plain = (names[n] for n in ("regularized", "plain"))
+    without, with_mhe = (energy_report(model).summary for model in (plain, regularized))
+    assert with_mhe["energy_position"] < without["energy_position"]
