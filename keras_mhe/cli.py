@@ -1,5 +1,6 @@
 """The `keras-mhe` command."""
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -22,6 +23,23 @@ class _Distance(StrEnum):
 def _fail(sentence: str, status: int) -> NoReturn:
     typer.echo(f"keras-mhe: {sentence}", err=True)
     raise typer.Exit(status)
+
+
+def _check_paths(given: list[Path | None], written: list[Path | None]) -> None:
+    """Says which file would be written over that is read, or written twice."""
+    known = {path.resolve() for path in given if path is not None}
+    for path in written:
+        if path is not None and path.resolve() in known:
+            _fail(f"{path} would be written over.", 2)
+        if path is not None:
+            known.add(path.resolve())
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        _fail(f"cannot write {path}: {error.strerror}.", 2)
 
 
 @app.command()
@@ -92,26 +110,27 @@ def inspect(
     from keras_mhe.files import ModelFileError, model_from_file
     from keras_mhe.report import energy_report
 
+    alone = str(json) == "-"
+    _check_paths([model, weights], [html, png, None if alone else json])
+    if fail_above is not None and math.isnan(fail_above):
+        _fail("--fail-above needs a number.", 2)
     try:
         loaded = model_from_file(model, weights)
         report = energy_report(loaded, s, distance=distance.value, half_space=half_space)
     except (ModelFileError, ValueError) as error:
         _fail(str(error), 2)
     as_json = report.to_json()
-    typer.echo(as_json if str(json) == "-" else repr(report).rstrip())
-    try:
-        if json is not None and str(json) != "-":
-            json.write_text(as_json + "\n", encoding="utf-8")
-        if html is not None:
-            from keras_mhe.page import page
+    typer.echo(as_json if alone else repr(report).rstrip())
+    if json is not None and not alone:
+        _write(json, (as_json + "\n").encode())
+    if html is not None:
+        from keras_mhe.page import page
 
-            html.write_text(page(report, model.name), encoding="utf-8")
-        if png is not None:
-            from keras_mhe.page import picture
+        _write(html, page(report, model.name).encode(errors="replace"))
+    if png is not None:
+        from keras_mhe.page import picture
 
-            picture(report).savefig(png, format="png", dpi=120)
-    except OSError as error:
-        _fail(f"cannot write {error.filename}: {error.strerror}.", 2)
+        _write(png, picture(report))
     if fail_above is not None:
         above = [
             row.name

@@ -22,6 +22,9 @@ def _check_file(path: Path) -> bytes:
     """The first bytes of a file, or why there are none."""
     if path.is_dir():
         raise ModelFileError(f"{path} is a folder, not a .keras file.")
+    if path.exists() and not path.is_file():
+        # Opening a pipe would wait for somebody to write into it.
+        raise ModelFileError(f"{path} is not a regular file.")
     try:
         with path.open("rb") as file:
             head = file.read(8)
@@ -41,19 +44,22 @@ def _config(path: Path) -> Any:
             if "config.json" not in archive.namelist():
                 raise ModelFileError(f"{path} is no Keras model: it has no config.json inside.")
             return json.loads(archive.read("config.json"))
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, RecursionError) as error:
+    # Of encrypted and strangely compressed files as well: RuntimeError, NotImplementedError.
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, RuntimeError) as error:
         raise ModelFileError(f"{path} is damaged or cut short: {_sentence(error)}") from None
 
 
 def _objects(config: Any) -> Iterator[dict[str, Any]]:
-    """Every object that a config describes, but for those of `compile`, which is not called."""
+    """Every object that a config describes; losses and optimizers are taken out on the way."""
     pending = [config]
     while pending:
         part = pending.pop()
         if isinstance(part, dict):
+            # Of models inside the model too, which Keras would compile.
+            part.pop("compile_config", None)
             if isinstance(part.get("class_name"), str):
                 yield part
-            pending += [value for key, value in part.items() if key != "compile_config"]
+            pending += part.values()
         elif isinstance(part, list):
             pending += part
 
@@ -61,6 +67,8 @@ def _objects(config: Any) -> Iterator[dict[str, Any]]:
 def _is_known(part: dict[str, Any]) -> bool:
     """Whether an object is of Keras or of this package, which are imported already."""
     module, registered = part.get("module"), part.get("registered_name")
+    if not part["class_name"].isidentifier():
+        return False
     if module is None:
         return not isinstance(registered, str) or ">" not in registered
     return str(module).partition(".")[0] in ("keras", "keras_mhe", "builtins")
@@ -71,7 +79,8 @@ def _check_config(path: Path, config: Any) -> None:
     objects = list(_objects(config))
     if not objects:
         raise ModelFileError(f"{path} is no Keras model: its config.json describes none.")
-    programs = sorted({part["class_name"] for part in objects} & set(_PROGRAMS))
+    names = {part["class_name"].rpartition(".")[2] for part in objects}
+    programs = sorted(names & set(_PROGRAMS))
     if programs:
         raise ModelFileError(
             f"{path} holds a program ({', '.join(programs)}), which is not run: {_IN_PYTHON}."
@@ -84,17 +93,25 @@ def _check_config(path: Path, config: Any) -> None:
 
 
 def _sentence(error: BaseException) -> str:
-    """The beginning of what an error says, as one line with a full stop."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    line = lines[0].partition(" Full object config:")[0].rstrip(". ")
-    return (line[:300] + "…" if len(line) > 300 else line) + "."
+    """What an error comes from, as one line with a full stop."""
+    text = str(error).partition(" Full object config:")[0]
+    # Keras says first what failed, then, behind these words, why.
+    for words in ("Exception encountered: ", "Error when deserializing"):
+        text = text.rpartition(words)[2]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    while len(lines) > 1 and lines[0].endswith((":", ":.")):
+        del lines[0]
+    line = lines[0].rstrip(".: ") if lines else ""
+    if isinstance(error, KeyError):
+        line = f"it lacks {line}"
+    return (line[:300] + "…" if len(line) > 300 else line or type(error).__name__) + "."
 
 
 def model_from_file(path: str | Path, weights: str | Path | None = None) -> keras.Model:
     """The model in a `.keras` file, if it is made of layers of Keras and of this package alone.
 
     Nothing in a file is run: models that hold programs or need other classes are refused, and the
-    rest is loaded in Keras's safe mode. An HDF5 file is read for its weights only.
+    rest is made in Keras's safe mode, not compiled. An HDF5 file is read for its weights only.
 
     Args:
         path: the `.keras` file.
@@ -112,18 +129,20 @@ def model_from_file(path: str | Path, weights: str | Path | None = None) -> kera
         )
     if not head.startswith(b"PK") or path.suffix != ".keras":
         raise ModelFileError(f"{path} is no Keras model: expected a .keras file.")
-    _check_config(path, _config(path))
+    config = _config(path)
+    _check_config(path, config)
     if weights is not None and _check_file(Path(weights)) != _HDF5:
         raise ModelFileError(f"{weights} holds no weights of Keras: expected an HDF5 file.")
     try:
-        model = keras.models.load_model(path, compile=False, safe_mode=True)
+        model = keras.saving.deserialize_keras_object(config, safe_mode=True)
     except Exception as error:
         raise ModelFileError(f"{path} cannot be loaded: {_sentence(error)}") from error
     if not isinstance(model, keras.Model):
         raise ModelFileError(f"{path} holds a {type(model).__name__}, not a model.")
-    if weights is not None:
-        try:
-            model.load_weights(weights)
-        except Exception as error:
-            raise ModelFileError(f"{weights} does not fit {path}: {_sentence(error)}") from error
+    source = path if weights is None else weights
+    try:
+        model.load_weights(source)
+    except Exception as error:
+        what = "cannot be loaded" if weights is None else f"does not fit {path}"
+        raise ModelFileError(f"{source} {what}: {_sentence(error)}") from error
     return model

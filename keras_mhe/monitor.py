@@ -37,13 +37,15 @@ class EnergyMonitor(keras.callbacks.Callback):
     step, so once an epoch hardly counts; on the host, whatever device trains.
 
     Args:
-        every: `"epoch"`, or a number of steps. The state before training is recorded as well.
+        every: `"epoch"`, or a number of steps after which to record within epochs too. The state
+            before training is recorded as well, if the model is built by then.
         log_dir: folder for TensorBoard: positions, energies and smallest angles of each kernel,
-            and histograms of angles, by epoch or step. None writes nothing.
+            and histograms of angles, by step. None writes nothing.
         s, distance, half_space, softening, where: as in `energy_report`.
 
     Attributes:
-        history: list of dicts, one for each time: `epoch` and `step`, how many were over, and
+        history: list of dicts, one for each time: `epoch` and `step`, how many were over (epochs as
+            `fit` counts them), and
             `summary` and `rows` as in `Report.to_dict`. `keras_mhe.plots.energies_over_training`
             draws it. Another `fit` goes on with it.
         report: the last `Report`.
@@ -84,8 +86,9 @@ class EnergyMonitor(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         what = '"epoch" or a positive number of steps'
+        epochs = isinstance(every, str) and every == "epoch"
         self.every = every
-        self._period = None if every == "epoch" else check_integer(every, "every", 1, what)
+        self._period = None if epochs else check_integer(every, "every", 1, what)
         self.log_dir = log_dir
         self.options: dict[str, Any] = {
             "s": s,
@@ -98,21 +101,29 @@ class EnergyMonitor(keras.callbacks.Callback):
         self.report: Report | None = None
         self._make_writer = None if log_dir is None else _summary_writer()
         self._writer: Any = None
-        self._epoch = self._step = self._before = self._updates = 0
+        # Steps and epochs over, steps before this epoch, updates of the optimizer until then.
+        self._step = self._epoch = self._before = self._updates = 0
+        self._fits = 0
         if self._period is not None:
             # Only then: for whoever looks after every step Keras waits until it is computed.
             self.on_train_batch_end = self._after_batch
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        # Training may go on where another process left it.
-        self._step = self._updates = self._count_updates()
-        if self._make_writer is not None:
-            self._writer = self._make_writer(str(self.log_dir))
+        self._updates = self._count_updates()
         if not self.history:
-            self._record()
+            # Training may go on where another process left it.
+            self._step = self._updates
+        if self._make_writer is not None:
+            # A suffix of its own: the writer names its files by the second.
+            suffix = f".{self._fits}"
+            self._writer = self._make_writer(str(self.log_dir), filename_suffix=suffix)
+        self._fits += 1
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch, self._before = epoch, self._step
+        # TensorFlow builds some models at their first step only.
+        if not self.history and self.model.built:
+            self._record()
 
     def _after_batch(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         assert self._period is not None
@@ -124,13 +135,13 @@ class EnergyMonitor(keras.callbacks.Callback):
             self._record()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._epoch = epoch + 1
         if self._period is None:
             updates = self._count_updates()
-            # A model may train by other optimizers than its own.
-            self._step += (updates - self._updates) or self.params.get("steps") or 0
+            # A model may train by other optimizers than its own, or not know how long an epoch is.
+            self._step += self.params.get("steps") or updates - self._updates
             self._updates = updates
-            self._record()
+        self._epoch = epoch + 1
+        self._record()
         if logs is not None and self.report is not None:
             logs.update(self.report.summary)
 
@@ -139,7 +150,8 @@ class EnergyMonitor(keras.callbacks.Callback):
         if optimizer is None:
             return 0
         # A variable of several copies is no number by itself.
-        return int(keras.ops.convert_to_numpy(optimizer.iterations))
+        updates = int(keras.ops.convert_to_numpy(optimizer.iterations))
+        return updates * (optimizer.gradient_accumulation_steps or 1)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._writer is not None:
@@ -147,12 +159,16 @@ class EnergyMonitor(keras.callbacks.Callback):
             self._writer = None
 
     def _record(self) -> None:
+        if self.history and self.history[-1]["step"] == self._step and self._step > self._before:
+            # The last step of an epoch, recorded as a step already.
+            self.history[-1]["epoch"] = self._epoch
+            return
         self.report = report = energy_report(self.model, **self.options)
         record = {"epoch": self._epoch, "step": self._step}
         content = report.to_dict()
         self.history.append({**record, "summary": content["summary"], "rows": content["rows"]})
         if self._writer is not None:
-            self._write(report, self._epoch if self._period is None else self._step)
+            self._write(report, self._step)
 
     def _write(self, report: Report, step: int) -> None:
         scalars: dict[str, float | None] = dict(report.summary)

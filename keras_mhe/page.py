@@ -43,8 +43,8 @@ def _histogram(row: Standing) -> str:
     return _as_data(figure)
 
 
-def picture(report: Report) -> Figure:
-    """The strip, and below it the histograms of the kernels that stand worst."""
+def picture(report: Report) -> bytes:
+    """A PNG of the strip and, below it, the histograms of the kernels that stand worst."""
     drawn = worst(report)
     lines = max(1, -(-len(drawn) // 3))
     size = (max(12.0, 0.2 * len(report.rows) + 1.5), 3.0 + 3.0 * lines)
@@ -54,7 +54,9 @@ def picture(report: Report) -> Figure:
     heat_strip(report, ax=top.add_subplot())
     for i, row in enumerate(drawn):
         nearest_angles(row, ax=below.add_subplot(lines, 3, i + 1))
-    return figure
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=120)
+    return data.getvalue()
 
 
 def page(report: Report, name: str) -> str:

@@ -14,6 +14,8 @@ from keras import ops
 _WIDEST_FLOOR = 0.1
 # Below this cosine the slope of the angle, infinite at -1, keeps one value.
 _LOWEST_COSINE = -1.0 + 1e-4
+# Sums of numbers up to e^this are finite in float64.
+_LARGEST = 600
 
 
 def check_potential(
@@ -223,6 +225,11 @@ class Potential:
             if not self.angular:
                 value, slope = value / 2, slope / 2
         else:
+            if -(power + 1) * math.log(start) > _LARGEST:
+                raise ValueError(
+                    "Argument `s` is so large that the energy of neurons that meet is beyond what "
+                    f"numbers hold. Received: s={self.s}"
+                )
             value, slope = base**-power, power * rate * start ** (-power - 1)
         return value + slope * (cosine - held)
 

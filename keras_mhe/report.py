@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,8 @@ class Standing(NamedTuple):
         bound: an energy that no set of neurons goes below; None where none is known.
         uniform: the energy to expect of random neurons.
         position: 0 where the energy is the bound, 1 where it is that of random neurons; None where
-            there is no bound or no energy.
+            there is no bound, no energy or no neuron with a direction. A zero neuron counts as
+            orthogonal to all others, as in training: many of them lower it.
         smallest, mean, largest: of the angles between a neuron and its nearest, in degrees; None
             where none has a direction.
         zero, duplicate, non_finite: how many neurons have norm zero; repeat an earlier one to a
@@ -243,7 +245,7 @@ def _standing(
     found = census(array, potential)
     options = {**options, "half_space": half_space}
     angles = found.nearest[np.isfinite(found.nearest)]
-    known = len(angles) > 0
+    known, finite = len(angles) > 0, not math.isnan(found.energy)
     return Standing(
         layer=path,
         kernel=name,
@@ -255,7 +257,8 @@ def _standing(
         energy=found.energy,
         bound=lower_bound(n, d, **options),
         uniform=uniform_energy(n, d, **options),
-        position=None if math.isnan(found.energy) else position(found.energy, n, d, **options),
+        # Nothing but zeros would have the least energy there is.
+        position=position(found.energy, n, d, **options) if known and finite else None,
         smallest=float(np.min(angles)) if known else None,
         mean=float(np.mean(angles)) if known else None,
         largest=float(np.max(angles)) if known else None,
@@ -323,15 +326,21 @@ def energy_report(
     asked_for = chosen(where, sites)
     outputs, unknown = output_layers(model)
     rows, left_out = [], {}
+    repeats: Counter[str] = Counter()
     for site in filter(asked_for, sites):
-        kernel, label = site.kernel, f"{site.path}/{site.name}"
+        kernel, path, label = site.kernel, site.path, f"{site.path}/{site.name}"
+        # Names of layers need not differ in models that say in Python what they do.
+        if repeats[label]:
+            path = f"{path}_{repeats[label]}"
+        repeats[label] += 1
+        label = f"{path}/{site.name}"
         reason = _reason(kernel, asked=where is not None)
         if reason is not None:
             left_out[label] = reason
             continue
         role = "output" if site.belongs_to(outputs) else "hidden"
         half = role == "hidden" if half_space is None else half_space
-        rows.append(_standing(kernel, site.path, site.name, role, half, options))
+        rows.append(_standing(kernel, path, site.name, role, half, options))
     if where is None:
         for path, weight in other_weights(model, sites):
             left_out[f"{path}/{weight.name}"] = why_apart(weight.name)

@@ -148,6 +148,38 @@ def test_modules_that_a_file_names_are_not_imported(saved, tmp_path, monkeypatch
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("name", ["layers.Lambda", "src.layers.Lambda", "Lambda>x", "a b"])
+def test_names_that_lead_elsewhere_are_refused(saved, name):
+    def change(config):
+        config["config"]["layers"][1].update(module="keras", class_name=name)
+        return config
+
+    assert "Lambda" in refusal(with_config(saved[1], change)) or name == "a b"
+
+
+def test_losses_of_models_inside_are_not_made(tmp_path, monkeypatch):
+    """Keras compiles inner models whatever it is told, and would import what their losses need."""
+    (tmp_path / "keras_hub.py").write_text(
+        f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "model.keras"
+    inner = keras.Sequential([keras.Input((6,)), layers.Dense(5)])
+    inner.compile("sgd", "mse")
+    model = keras.Sequential([keras.Input((6,)), inner, layers.Dense(3)])
+    model.save(path)
+
+    def change(config):
+        loss = {"module": "keras_hub", "class_name": "Evil", "config": {}, "registered_name": None}
+        config["config"]["layers"][1]["compile_config"]["loss"] = loss
+        return config
+
+    loaded = model_from_file(with_config(path, change))
+    assert not (tmp_path / "ran").exists()
+    for one, other in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_functions_in_place_of_layers_are_refused(saved):
     def change(config):
         call = {"module": "os", "class_name": "function", "config": "system"}
@@ -218,6 +250,33 @@ def test_archives_of_something_else(tmp_path, config):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("config.json", config)
     refusal(path)
+
+
+@pytest.mark.parametrize(("field", "value"), [(6, 1), (8, 77)], ids=["encrypted", "method 77"])
+def test_archives_that_cannot_be_opened(saved, tmp_path, field, value):
+    content = bytearray(saved[1].read_bytes())
+    for header, shift in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        at = content.index(header)
+        while at >= 0:
+            content[at + field + shift] = value
+            at = content.find(header, at + 1)
+    path = tmp_path / "closed.keras"
+    path.write_bytes(content)
+    assert "damaged" in refusal(path)
+
+
+def test_reasons_are_said(saved):
+    def change(config):
+        config["config"]["layers"][1]["config"]["units"] = -3
+        return config
+
+    assert "-3" in refusal(with_config(saved[1], change))
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    path = tmp_path / "pipe.keras"
+    os.mkfifo(path)
+    assert "not a regular file" in refusal(path)
 
 
 def test_archives_without_config(tmp_path):

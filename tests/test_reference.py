@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from probes import normals
-from scipy.integrate import quad
+from scipy.integrate import quad, trapezoid
 from scipy.special import gamma, psi
 
 from keras_mhe.reference import lower_bound, nearest_angle_density, position, uniform_energy
@@ -213,8 +213,8 @@ def test_nearest_angles_of_random_neurons(n, d, half_space):
     end = 90 if half_space else 180
     grid = np.linspace(0, end, 40001)
     density = nearest_angle_density(grid, n, d, half_space=half_space)
-    assert np.trapezoid(density, grid) == pytest.approx(1, abs=2e-3)
-    expected = np.trapezoid(density * grid, grid)
+    assert trapezoid(density, grid) == pytest.approx(1, abs=2e-3)
+    expected = trapezoid(density * grid, grid)
     means = []
     for seed in range(12):
         points = normals(d, n, seed=seed, dtype="float64")
@@ -235,6 +235,7 @@ def test_nearest_angles_of_random_neurons(n, d, half_space):
         ((3, 0), {}, ValueError),
         ((2.5, 3), {}, TypeError),
         ((3, 3), {"s": -1}, ValueError),
+        ((3, 3), {"s": 3000}, ValueError),
         ((3, 3), {"distance": "cosine"}, ValueError),
         ((3, 3), {"half_space": 1}, TypeError),
         ((3, 3), {"softening": 2}, ValueError),

@@ -102,6 +102,27 @@ def test_faults_are_counted_and_said():
     json.dumps(report.to_dict(), allow_nan=False)
 
 
+def test_nothing_but_zeros_has_no_position():
+    model = network()
+    model.get_layer("head").kernel.assign(np.zeros((6, 5)))
+    row = rows(model)["head"]
+    assert (row.zero, row.position, row.smallest) == (5, None, None)
+
+
+def test_layers_of_one_name_are_told_apart():
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.several = [layers.Dense(4, name="same") for _ in range(3)]
+
+        def call(self, x):
+            return self.several[2](self.several[1](self.several[0](x)))
+
+    model = Model()
+    model(np.ones((1, 4)))
+    assert list(rows(model)) == ["same", "same_1", "same_2"]
+
+
 def test_nested_shared_and_attention_layers():
     inner = keras.Sequential([keras.Input((8,)), layers.Dense(8, name="shared")], name="inner")
     inputs = keras.Input((5, 8))

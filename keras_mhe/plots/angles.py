@@ -59,6 +59,6 @@ def nearest_angles(row: "Standing", *, ax: "Axes | None" = None) -> "Axes":
     ax.hist(angles, bins, density=True, color=bars, alpha=0.75, label="these neurons")
     ax.plot(grid, density, color=line, linewidth=2, label="random neurons")
     ax.set(xlabel="angle to the nearest, degrees", ylabel="share per degree", xlim=(start, end))
-    ax.set_title(shortened(row.name, _LETTERS))
+    ax.set_title(shortened(row.name, _LETTERS), parse_math=False)
     ax.legend()
     return ax

@@ -74,7 +74,7 @@ def heat_strip(report: "Report", *, ax: "Axes | None" = None) -> "Axes":
     faulty = [i for i, row in enumerate(report.rows) if row.faults]
     ax.plot(faulty, np.zeros(len(faulty)), "x", color="black", markersize=5)
     names = [shortened(row.name, _LETTERS) for row in report.rows]
-    ax.set_xticks(range(count), names, rotation=90, fontsize=6)
+    ax.set_xticks(range(count), names, rotation=90, fontsize=6, parse_math=False)
     ax.set_yticks([])
     ax.set_title("position of each kernel: 0 best possible, 1 random", fontsize=9)
     marks = [0, 0.5, 1, *(mark for mark in (2, 5, 10, 100, 1000) if mark <= top)]

@@ -81,7 +81,8 @@ def energies_over_training(
     for (name, line), colour, style in zip(lines.items(), colours, styles, strict=False):
         ax.plot(*line, style if named else "-", color=colour, label=name)
     if named:
-        ax.legend(fontsize=8)
+        for text in ax.legend(fontsize=8).get_texts():
+            text.set_parse_math(False)
     else:
         mappable = mpl.cm.ScalarMappable(mpl.colors.Normalize(1, len(lines)), "viridis")
         ax.figure.colorbar(mappable, ax=ax, label="kernel, by depth")
