@@ -8,6 +8,8 @@ from keras_mhe.potentials import Potential
 
 # So many neurons meet as many others at a time: that many cosines stay in a processor's caches.
 _PANEL = 512
+# Up to so many operations a product takes one thread; slices of fewer rows would not be worth it.
+_SERIAL, _DEPTH = 2**18, 16
 # Nearer than this, in degrees, a neuron repeats another.
 TWIN = 0.1
 
@@ -43,6 +45,19 @@ def _unit(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return matrix / np.where(norm == 0, 1.0, norm), zero, broken
 
 
+def _cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """`left.T @ right`, small ones slice by slice.
+
+    OpenBLAS has several threads for a product of more than so many operations, and they go on
+    waiting for another one for milliseconds, in the way of those that train.
+    """
+    pairs, d = left.shape[1] * right.shape[1], left.shape[0]
+    depth = _SERIAL // pairs
+    if d <= depth or depth < _DEPTH:
+        return left.T @ right
+    return sum(left[k : k + depth].T @ right[k : k + depth] for k in range(0, d, depth))
+
+
 def _pairs(unit: np.ndarray, aimless: np.ndarray, potential: Potential) -> tuple[float, np.ndarray]:
     """The energies of all pairs added up, and two rows: the largest cosines, to all and to earlier.
 
@@ -54,7 +69,7 @@ def _pairs(unit: np.ndarray, aimless: np.ndarray, potential: Potential) -> tuple
         right = slice(start, min(start + _PANEL, n))
         for other in range(0, start + 1, _PANEL):
             left = slice(other, other + _PANEL)
-            cosine = unit[:, left].T @ unit[:, right]
+            cosine = _cosines(unit[:, left], unit[:, right])
             values = potential.values(cosine)
             near = np.abs(cosine, out=cosine) if potential.half_space else cosine
             near[aimless[left]] = -np.inf

@@ -70,6 +70,7 @@ def _singular_mean(d: int, s: float) -> float:
     return (rest - math.log(2)) / 2
 
 
+@functools.lru_cache(maxsize=1024)
 def _softened_mean(d: int, potential: Potential) -> float:
     """The mean of the energy of a pair over the sphere, piece by piece of the angle's density."""
     pair = replace(potential, half_space=False).values
@@ -156,6 +157,24 @@ def _supported(function: Callable[[np.ndarray], np.ndarray], at: float, least: f
     return bool(steepest <= np.min(after, initial=np.inf) * (1 + 1e-9))
 
 
+@functools.lru_cache(maxsize=1024)
+def _bound(n: int, d: int, potential: Potential) -> float | None:
+    """See `lower_bound`."""
+    if n == 1:
+        return _over_points(0.0, n, potential)
+    if potential.half_space:
+        x, least = max(0.0, (n - d) / (d * (n - 1))), 0.0
+    else:
+        x, least = -1 / (n - 1), -1.0
+
+    def pair(x: np.ndarray) -> np.ndarray:
+        return potential.values(np.sqrt(x) if potential.half_space else x)
+
+    if not _supported(pair, x, least):
+        return None
+    return _over_points(float(pair(np.array(x))), n, potential)
+
+
 def lower_bound(
     n: int,
     d: int,
@@ -199,19 +218,7 @@ def lower_bound(
     0.375
     """
     n, d, potential = _checked(n, d, s, distance, half_space, softening)
-    if n == 1:
-        return _over_points(0.0, n, potential)
-    if half_space:
-        x, least = max(0.0, (n - d) / (d * (n - 1))), 0.0
-    else:
-        x, least = -1 / (n - 1), -1.0
-
-    def pair(x: np.ndarray) -> np.ndarray:
-        return potential.values(np.sqrt(x) if half_space else x)
-
-    if not _supported(pair, x, least):
-        return None
-    return _over_points(float(pair(np.array(x))), n, potential)
+    return _bound(n, d, potential)
 
 
 def position(
