@@ -1,5 +1,7 @@
 """Hyperspherical-energy regularization for Keras."""
 
+from typing import TYPE_CHECKING, Any
+
 from keras_mhe import reference
 from keras_mhe.comhe import CoMHE
 from keras_mhe.energy import hyperspherical_energy
@@ -39,3 +41,15 @@ __all__ = [
     "regularize",
     "unregularize",
 ]
+
+if TYPE_CHECKING:
+    from keras_mhe import plots as plots
+else:
+
+    def __getattr__(name: str) -> Any:
+        # The only module that needs matplotlib: imported when it is first named.
+        if name == "plots":
+            import importlib
+
+            return importlib.import_module("keras_mhe.plots")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

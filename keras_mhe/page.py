@@ -3,13 +3,14 @@
 import base64
 import io
 import math
-from importlib import metadata, resources
+from importlib import resources
 from typing import Any
 
 import jinja2
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from keras_mhe import __version__
 from keras_mhe.plots import heat_strip, nearest_angles
 from keras_mhe.plots.strip import colours_of_positions
 from keras_mhe.report import Report, Standing
@@ -87,6 +88,6 @@ def page(report: Report, name: str) -> str:
         "strip_width": round(100 * width),
         "rows": list(zip(report.rows, colours_of_positions(report), strict=True)),
         "histograms": [(_histogram(row), row) for row in worst(report)],
-        "version": metadata.version("keras-mhe"),
+        "version": __version__,
     }
     return environment.from_string(source).render(content) + "\n"

@@ -249,6 +249,22 @@ class Potential:
         return ops.where(free, slope * rate, 0.0)
 
 
+def potential_for(
+    n: int,
+    dimension: int,
+    s: float,
+    distance: str,
+    half_space: bool,
+    softening: float | str,
+    dtype: str = "float32",
+) -> Potential:
+    """The potential between neurons of which there are n, softened as suits their number."""
+    s, distance, half_space, softening = check_potential(s, distance, half_space, softening)
+    points = 2 * n if half_space else n
+    floor = softening_floor(softening, points, dimension, dtype)
+    return Potential(s, distance == "angular", half_space, floor)
+
+
 def potential_of(
     matrix: Any,
     s: float,
@@ -257,16 +273,16 @@ def potential_of(
     softening: float | str,
     dimension: int | None = None,
 ) -> Potential:
-    """The potential between the neurons of a matrix, softened as suits their number.
+    """The potential between the neurons of a matrix.
 
     `dimension` is that of the sphere, where it is not that of the matrix.
     """
-    s, distance, half_space, softening = check_potential(s, distance, half_space, softening)
-    n = matrix.shape[-1]
-    floor = softening_floor(
+    return potential_for(
+        matrix.shape[-1],
+        matrix.shape[-2] if dimension is None else dimension,
+        s,
+        distance,
+        half_space,
         softening,
-        points=2 * n if half_space else n,
-        dimension=matrix.shape[-2] if dimension is None else dimension,
-        dtype=keras.backend.standardize_dtype(matrix.dtype),
+        keras.backend.standardize_dtype(matrix.dtype),
     )
-    return Potential(s, distance == "angular", half_space, floor)

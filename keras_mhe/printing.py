@@ -4,6 +4,12 @@ import io
 from collections.abc import Sequence
 
 
+def short_name(layer: str, kernel: str) -> str:
+    """A layer, and its weight where that is not the one that everybody expects."""
+    name = f"{layer}/{kernel}".lstrip("/")
+    return name.removesuffix("/kernel").removesuffix("/embeddings")
+
+
 def printed(title: str, columns: dict[str, list[str]], numbers: Sequence[str], *notes: str) -> str:
     """A title and a table, as wide as the terminal or 80 columns.
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from keras_mhe.axes import check_integer
-from keras_mhe.potentials import Potential, check_potential, softening_floor
+from keras_mhe.potentials import Potential, potential_for
 
 # Nodes of Gauss on each piece of an integral: these give all digits.
 _NODES = 200
@@ -35,14 +35,10 @@ def _gauss() -> tuple[np.ndarray, np.ndarray]:
     return np.polynomial.legendre.leggauss(_NODES)
 
 
-def _checked(
-    n: int, d: int, s: float, distance: str, half_space: bool, softening: float | str
-) -> tuple[int, int, Potential]:
+def _counts(n: int, d: int) -> tuple[int, int]:
+    """Numbers of neurons and coordinates as Python's integers."""
     n = check_integer(n, "n", least=1, what="a positive number of neurons")
-    d = check_integer(d, "d", least=1, what="a positive number of coordinates")
-    s, distance, half_space, softening = check_potential(s, distance, half_space, softening)
-    floor = softening_floor(softening, 2 * n if half_space else n, d, "float32")
-    return n, d, Potential(s, distance == "angular", half_space, floor)
+    return n, check_integer(d, "d", least=1, what="a positive number of coordinates")
 
 
 def _over_points(mean: float, n: int, potential: Potential) -> float:
@@ -141,7 +137,8 @@ def uniform_energy(
     1.0
     """
     named = "auto" if softening is None else softening
-    n, d, potential = _checked(n, d, s, distance, half_space, named)
+    n, d = _counts(n, d)
+    potential = potential_for(n, d, s, distance, half_space, named)
     closed = softening is None and not potential.angular and potential.s < d - 1
     mean = _singular_mean(d, potential.s) if closed else _softened_mean(d, potential)
     return _over_points(2 * mean if potential.half_space else mean, n, potential)
@@ -217,8 +214,8 @@ def lower_bound(
     >>> lower_bound(4, 3)  # the tetrahedron, whose squared distances are 8/3
     0.375
     """
-    n, d, potential = _checked(n, d, s, distance, half_space, softening)
-    return _bound(n, d, potential)
+    n, d = _counts(n, d)
+    return _bound(n, d, potential_for(n, d, s, distance, half_space, softening))
 
 
 def position(

@@ -15,8 +15,8 @@ from keras_mhe.choosing import Where, check_model, chosen
 from keras_mhe.kernels import Kernel
 from keras_mhe.obstacles import extents_of, obstacle, why_apart
 from keras_mhe.outputs import output_layers
-from keras_mhe.potentials import check_flag, check_potential, potential_of
-from keras_mhe.printing import printed
+from keras_mhe.potentials import check_flag, check_potential, potential_for
+from keras_mhe.printing import printed, short_name
 from keras_mhe.reference import lower_bound, position, uniform_energy
 from keras_mhe.sites import other_weights, sites_of
 
@@ -67,9 +67,8 @@ class Standing(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The layer, and the weight where it is not the one everybody expects."""
-        name = f"{self.layer}/{self.kernel}"
-        return name.removesuffix("/kernel").removesuffix("/embeddings").lstrip("/")
+        """The layer, and the weight where it is not the one that everybody expects."""
+        return short_name(self.layer, self.kernel)
 
     @property
     def faults(self) -> str:
@@ -79,7 +78,7 @@ class Standing(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers without the array of all angles, and None for what is not a number."""
-        row = self._asdict()
+        row = {"name": self.name, **self._asdict()}
         del row["nearest"]
         if math.isnan(row["energy"]):
             row["energy"] = None
@@ -156,8 +155,7 @@ class Report:
             raise ModuleNotFoundError(
                 "`to_pandas` needs pandas. Install it with: pip install pandas"
             ) from error
-        columns = [name for name in Standing._fields if name != "nearest"]
-        return pd.DataFrame([row.to_dict() for row in self.rows], columns=columns)
+        return pd.DataFrame([row.to_dict() for row in self.rows])
 
     @property
     def title(self) -> str:
@@ -238,12 +236,8 @@ def _standing(
 ) -> Standing:
     array = neuron_array(kernel.variable, kernel.neuron_axis, kernel.groups)
     groups, d, n = array.shape
-    # Softened as in training, which is in float32 unless the kernel is not.
-    double = keras.backend.standardize_dtype(kernel.variable.dtype) == "float64"
-    like = np.broadcast_to(np.zeros((), "float64" if double else "float32"), (d, n))
-    potential = potential_of(like, half_space=half_space, **options)
-    found = census(array, potential)
     options = {**options, "half_space": half_space}
+    found = census(array, potential_for(n, d, **options))
     angles = found.nearest[np.isfinite(found.nearest)]
     known, finite = len(angles) > 0, not math.isnan(found.energy)
     return Standing(

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import keras
 
-from keras_mhe.printing import printed
+from keras_mhe.printing import printed, short_name
 
 
 class Row(NamedTuple):
@@ -51,9 +51,7 @@ class Table:
         columns: dict[str, list[str]] = {name: [] for name in names}
         for row in self.rows:
             groups = f"{row.groups} * " if row.groups not in (None, 1) else ""
-            columns["kernel"].append(
-                f"{row.layer}/{row.kernel}".removesuffix("/kernel").removesuffix("/embeddings")
-            )
+            columns["kernel"].append(short_name(row.layer, row.kernel))
             columns["shape"].append("" if row.shape is None else str(row.shape))
             columns["neurons"].append("" if row.neurons is None else f"{groups}{row.neurons}")
             columns["dimension"].append("" if row.dimension is None else str(row.dimension))

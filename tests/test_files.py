@@ -154,7 +154,7 @@ def test_names_that_lead_elsewhere_are_refused(saved, name):
         config["config"]["layers"][1].update(module="keras", class_name=name)
         return config
 
-    assert "Lambda" in refusal(with_config(saved[1], change)) or name == "a b"
+    assert name.rpartition(".")[2] in refusal(with_config(saved[1], change))
 
 
 def test_losses_of_models_inside_are_not_made(tmp_path, monkeypatch):

@@ -203,8 +203,8 @@ def test_deep_models_are_told_apart_by_depth():
 
 
 def test_positions_far_from_random_leave_the_others_visible():
-    record = {"step": 0, "rows": [{"layer": "a", "kernel": "kernel", "position": 0.5}]}
-    far = {"step": 1, "rows": [{"layer": "a", "kernel": "kernel", "position": 50.0}]}
+    record = {"step": 0, "rows": [{"name": "a", "position": 0.5}]}
+    far = {"step": 1, "rows": [{"name": "a", "position": 50.0}]}
     assert energies_over_training([record]).get_yscale() == "linear"
     assert energies_over_training([record, far]).get_yscale() == "symlog"
 

@@ -65,8 +65,7 @@ def energies_over_training(
     lines: dict[str, tuple[list[int], list[float]]] = {}
     for record in records:
         for row in record["rows"]:
-            name = f"{row['layer']}/{row['kernel']}".removesuffix("/kernel").lstrip("/")
-            steps, numbers = lines.setdefault(name, ([], []))
+            steps, numbers = lines.setdefault(row["name"], ([], []))
             steps.append(record["step"])
             numbers.append(np.nan if row[value] is None else row[value])
     if value == "position":
