@@ -7,12 +7,12 @@ from keras_mhe.comhe import CoMHE
 from keras_mhe.energy import hyperspherical_energy
 from keras_mhe.layers import HypersphericalRegularization
 from keras_mhe.learned import AdversarialProjection, AngleProjection
+from keras_mhe.measuring import energy_report
 from keras_mhe.models import regularize, unregularize
 from keras_mhe.monitor import EnergyMonitor
 from keras_mhe.polarization import MHC, MHP
 from keras_mhe.projections import GroupProjection, RandomProjection
 from keras_mhe.regularizers import MHE, HalfSpaceMHE
-from keras_mhe.report import energy_report
 from keras_mhe.sampling import class_energy
 from keras_mhe.uniformity import MGD, MHS, RMHP
 

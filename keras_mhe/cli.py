@@ -108,7 +108,7 @@ def inspect(
     written and for wrong arguments.
     """
     from keras_mhe.files import ModelFileError, model_from_file
-    from keras_mhe.report import energy_report
+    from keras_mhe.measuring import energy_report
 
     alone = str(json) == "-"
     _check_paths([model, weights], [html, png, None if alone else json])

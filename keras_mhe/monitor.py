@@ -9,7 +9,8 @@ import numpy as np
 
 from keras_mhe.axes import check_integer
 from keras_mhe.choosing import Where
-from keras_mhe.report import Report, energy_report
+from keras_mhe.measuring import energy_report
+from keras_mhe.report import Report
 
 
 def _summary_writer() -> Any:
