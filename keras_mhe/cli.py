@@ -26,13 +26,14 @@ def _fail(sentence: str, status: int) -> NoReturn:
 
 
 def _check_paths(given: list[Path | None], written: list[Path | None]) -> None:
-    """Says which file would be written over that is read, or written twice."""
+    """Says which file would be written over that is read, written twice, or nowhere."""
     known = {path.resolve() for path in given if path is not None}
-    for path in written:
-        if path is not None and path.resolve() in known:
+    for path in filter(None, written):
+        if path.resolve() in known:
             _fail(f"{path} would be written over.", 2)
-        if path is not None:
-            known.add(path.resolve())
+        if not path.resolve().parent.is_dir():
+            _fail(f"cannot write {path}: its folder does not exist.", 2)
+        known.add(path.resolve())
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -95,8 +96,8 @@ def inspect(
         float | None,
         typer.Option(
             metavar="POSITION",
-            help="End with status 1 if a kernel stands above this, or has neurons that are not "
-            "finite.",
+            help="End with status 1 if a kernel stands above this, is all zero, or has neurons "
+            "that are not finite.",
         ),
     ] = None,
 ) -> None:
@@ -104,8 +105,7 @@ def inspect(
 
     Nothing in the file is run: models with Lambda layers or classes of your own are refused.
 
-    Status: 0 if all went well, 1 for what --fail-above finds, 2 for files that cannot be read or
-    written and for wrong arguments.
+    Status: 0 if all went well, 1 for what --fail-above finds, 2 for bad files and arguments.
     """
     from keras_mhe.files import ModelFileError, model_from_file
     from keras_mhe.measuring import energy_report
@@ -135,10 +135,12 @@ def inspect(
         above = [
             row.name
             for row in report.rows
-            if row.non_finite or (row.position is not None and row.position > fail_above)
+            if row.non_finite
+            or row.smallest is None
+            or (row.position is not None and row.position > fail_above)
         ]
         unknown = [row.name for row in report.rows if row.bound is None]
         if unknown:
             typer.echo(f"keras-mhe: no position is known of {', '.join(unknown)}.", err=True)
         if above:
-            _fail(f"above position {fail_above:g} or not finite: {', '.join(above)}.", 1)
+            _fail(f"above position {fail_above:g}, zero or not finite: {', '.join(above)}.", 1)

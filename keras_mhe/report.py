@@ -99,7 +99,8 @@ class Report:
     def summary(self) -> dict[str, float]:
         """The headline numbers: what `EnergyMonitor` puts into `logs`.
 
-        `energy_position`, the mean position of the kernels; `worst_energy_position`, the largest;
+        `energy_position`, the mean position of the kernels that have one; `worst_energy_position`,
+        the largest;
         `smallest_angle` in degrees between any two neurons of a kernel; `faulty_neurons`, how many
         are zero, duplicate or not finite. NaN where no kernel has such a number.
         """
@@ -150,11 +151,15 @@ class Report:
     def title(self) -> str:
         """What the numbers mean, in a few sentences."""
         kind = "angular energies" if self.distance == "angular" else "energies"
-        unknown = any(row.bound is None for row in self.rows)
+        unknown = any(row.position is None for row in self.rows)
         return (
             f"Where {kind} (s = {self.s:g}) stand: position 0 is the least possible, 1 that of "
             "random neurons, above 1 they cluster."
-            + (" A dash: no least energy is known." if unknown else "")
+            + (
+                " A dash: neurons have no direction, or no least energy is known."
+                if unknown
+                else ""
+            )
             + (f" {self.note}" if self.note else "")
         )
 

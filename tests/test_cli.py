@@ -124,12 +124,13 @@ def test_weights_of_another_file(saved, tmp_path):
 def test_status_says_whether_a_kernel_stands_above(saved, position, status):
     result = inspect(saved[1], "--fail-above", position)
     assert result.exit_code == status
-    assert ("above position 0.2 or not finite: head." in result.stderr) == (status == 1)
+    assert ("above position 0.2, zero or not finite: head." in result.stderr) == (status == 1)
 
 
-def test_status_says_whether_neurons_are_not_finite(saved):
+@pytest.mark.parametrize("value", [0, np.nan])
+def test_status_says_whether_neurons_are_dead_or_not_finite(saved, value):
     model, path = saved
-    model.get_layer("hidden").kernel.assign(np.full((32, 16), np.nan))
+    model.get_layer("hidden").kernel.assign(np.full((32, 16), value))
     model.save(path)
     assert inspect(path).exit_code == 0
     result = inspect(path, "--fail-above", 3)

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 from probes import normals
 
-from keras_mhe import MHE, MHS, EnergyMonitor, energy_report
+from keras_mhe import MHE, MHS, EnergyMonitor, HalfSpaceMHE, energy_report
 from keras_mhe.plots import (
     energies_over_training,
     heat_strip,
@@ -56,6 +56,11 @@ def test_draws_where_it_is_told():
     assert neurons_on_sphere(np.eye(3), ax=ax) is ax
 
 
+def test_an_axes_of_two_dimensions_is_refused():
+    with pytest.raises(ValueError, match="three dimensions"):
+        neurons_on_sphere(np.eye(3), ax=plt.figure().add_subplot())
+
+
 def test_more_neurons_than_colours():
     assert len(neurons_on_sphere(np.random.default_rng(0).standard_normal((3, 25))).texts) == 25
 
@@ -81,6 +86,14 @@ def test_curves_of_pairs_meet_at_45_degrees_and_end_at_zero():
         square = 2 - 2 * np.cos(np.radians(angles))
         at_45 = f(2 - np.sqrt(2)) - f(4)
         np.testing.assert_allclose(values, (f(square) - f(4)) / at_45, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("regularizer", "farthest"), [(MHE(), 180), (HalfSpaceMHE(), 90)])
+def test_curves_of_pairs_end_where_neurons_are_farthest_apart(regularizer, farthest):
+    [line] = pair_curves({"one": regularizer}).lines
+    angles, values = line.get_data()
+    assert angles[-1] == farthest
+    assert np.argmin(values) == len(values) - 1
 
 
 @pytest.mark.parametrize("options", [{"regularizers": {}}, {"farthest": 30}, {"farthest": 200}])
@@ -156,6 +169,13 @@ def test_angles_of_zeros_are_refused(report):
         nearest_angles(row)
 
 
+def test_what_is_no_report_is_refused(report):
+    with pytest.raises(TypeError, match="Received: row=Report"):
+        nearest_angles(report)
+    with pytest.raises(TypeError, match="Received: report=Sequential"):
+        heat_strip(network(3))
+
+
 def test_the_strip_has_a_cell_for_each_kernel_and_crosses_where_neurons_are_at_fault(report):
     ax = heat_strip(report)
     assert [label.get_text() for label in ax.get_xticklabels()] == ["d0", "d1", "d2"]
@@ -206,7 +226,11 @@ def test_positions_far_from_random_leave_the_others_visible():
     record = {"step": 0, "rows": [{"name": "a", "position": 0.5}]}
     far = {"step": 1, "rows": [{"name": "a", "position": 50.0}]}
     assert energies_over_training([record]).get_yscale() == "linear"
-    assert energies_over_training([record, far]).get_yscale() == "symlog"
+    ax = energies_over_training([record, far])
+    assert ax.get_yscale() == "symlog"
+    # Axes that are shared go on to show all.
+    energies_over_training([record, {**far, "rows": [{"name": "a", "position": 5.0}]}], ax=ax)
+    assert ax.get_ylim()[1] > 50
 
 
 def test_what_was_not_recorded_is_refused():

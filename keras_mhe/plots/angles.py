@@ -8,17 +8,16 @@ import numpy as np
 
 from keras_mhe.plots._names import shortened
 from keras_mhe.reference import nearest_angle_density
+from keras_mhe.report import Standing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from keras_mhe.report import Standing
-
 # Longer names would go beyond the picture.
-_LETTERS = 40
+_LETTERS = 30
 
 
-def nearest_angles(row: "Standing", *, ax: "Axes | None" = None) -> "Axes":
+def nearest_angles(row: Standing, *, ax: "Axes | None" = None) -> "Axes":
     """Draws how the angles from neurons to their nearest are spread, and the same for random ones.
 
     The line is `(n-1) p (1-F)^(n-2)`; see `keras_mhe.reference.nearest_angle_density`. Bars to the
@@ -32,6 +31,7 @@ def nearest_angles(row: "Standing", *, ax: "Axes | None" = None) -> "Axes":
         The Axes, in degrees.
 
     Raises:
+        TypeError: for what is no row.
         ValueError: for a kernel in which no neuron has a direction.
 
     Example:
@@ -42,6 +42,11 @@ def nearest_angles(row: "Standing", *, ax: "Axes | None" = None) -> "Axes":
     >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32)])
     >>> ax = nearest_angles(energy_report(model).rows[0])
     """
+    if not isinstance(row, Standing):
+        raise TypeError(
+            "Invalid value for argument `row`. Expected a row of a report, "
+            f"`energy_report(model).rows[0]`. Received: row={type(row).__name__}"
+        )
     angles = row.nearest[np.isfinite(row.nearest)]
     if not len(angles):
         raise ValueError(f"No neuron of the kernel has a direction. Received: row={row.name}")
@@ -56,9 +61,13 @@ def nearest_angles(row: "Standing", *, ax: "Axes | None" = None) -> "Axes":
     # As wide as suits most angles, however far off a few may be.
     count = len(np.histogram_bin_edges(angles, "fd", range=(start, end))) - 1
     bins = np.linspace(start, end, 1 + min(200, max(30, count))).tolist()
-    ax.hist(angles, bins, density=True, color=bars, alpha=0.75, label="these neurons")
+    heights, _, _ = ax.hist(
+        angles, bins, density=True, color=bars, alpha=0.75, label="these neurons"
+    )
     ax.plot(grid, density, color=line, linewidth=2, label="random neurons")
     ax.set(xlabel="angle to the nearest, degrees", ylabel="share per degree", xlim=(start, end))
+    # Room for the legend.
+    ax.set_ylim(0, 1.25 * max(np.max(heights), np.max(density)))
     ax.set_title(shortened(row.name, _LETTERS), parse_math=False)
-    ax.legend()
+    ax.legend(loc="upper center", ncols=2, frameon=False)
     return ax

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def pair_curves(
-    regularizers: dict[str, Any], *, farthest: float = 180.0, ax: "Axes | None" = None
+    regularizers: dict[str, Any], *, farthest: float | None = None, ax: "Axes | None" = None
 ) -> "Axes":
     """Draws what regularizers say of two neurons, against the angle between them.
 
@@ -21,7 +21,8 @@ def pair_curves(
 
     Args:
         regularizers: functions of a kernel, as bare regularizers are, by the names to show.
-        farthest: the largest angle in degrees: 180, or 90 in half space.
+        farthest: the largest angle in degrees; None is 90 if one of them is in half space, where
+            neurons at more have mirror images at less, and 180 otherwise.
         ax: a matplotlib Axes; a new one by default.
 
     Returns:
@@ -38,6 +39,9 @@ def pair_curves(
     """
     if not regularizers:
         raise ValueError("Expected at least one regularizer. Received: regularizers={}")
+    if farthest is None:
+        half = any(getattr(r, "half_space", False) for r in regularizers.values())
+        farthest = 90.0 if half else 180.0
     if not 45 < farthest <= 180:
         raise ValueError(
             "Invalid value for argument `farthest`. Expected an angle above 45 degrees and of at "

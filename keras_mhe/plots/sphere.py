@@ -49,7 +49,8 @@ def neurons_on_sphere(
         The Axes.
 
     Raises:
-        ValueError: for neurons or features without exactly three coordinates.
+        ValueError: for neurons or features without exactly three coordinates, and for an Axes
+            without three dimensions.
 
     Example:
 
@@ -62,6 +63,11 @@ def neurons_on_sphere(
     check_points(neurons, features, 3)
     if ax is None:
         ax = plt.figure().add_subplot(projection="3d")
+    if ax.name != "3d":
+        raise ValueError(
+            'Argument `ax` must have three dimensions: `figure.add_subplot(projection="3d")`. '
+            f"Received: ax={ax!r}"
+        )
     _globe(ax)
     elevation, azimuth = view
     ax.view_init(elev=elevation, azim=azimuth)

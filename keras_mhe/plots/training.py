@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import matplotlib.ticker
 import numpy as np
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 _NAMED = 10
 # Positions beyond this are drawn by their logarithms, or those below 1 could not be told apart.
 _FAR = 4
+_MARKS = [0, 0.5, 1, *(digit * 10**power for power in range(9) for digit in (2, 5, 10))]
 
 
 def energies_over_training(
@@ -70,9 +72,14 @@ def energies_over_training(
             numbers.append(np.nan if row[value] is None else row[value])
     if value == "position":
         ax.axhline(1, color="0.6", linewidth=1, linestyle="--")
-        if max(np.nanmax(numbers, initial=0) for _, numbers in lines.values()) > _FAR:
+        top = max(np.nanmax(numbers, initial=0) for _, numbers in lines.values())
+        if top > _FAR:
             ax.set_yscale("symlog", linthresh=1)
-            ax.yaxis.set_major_formatter("{x:g}")
+            # Room that others have taken who share the axis stays.
+            end = max(1.3 * top, ax.get_ylim()[1])
+            ax.set_ylim(-0.1, end)
+            marks = [mark for mark in _MARKS if mark <= end]
+            ax.set_yticks(marks, [f"{mark:g}" for mark in marks])
     named = len(lines) <= _NAMED
     styles = itertools.cycle(["-", "--", "-.", ":"])
     depths = mpl.colormaps["viridis"](np.linspace(0, 0.95, len(lines)))
@@ -86,5 +93,6 @@ def energies_over_training(
         mappable = mpl.cm.ScalarMappable(mpl.colors.Normalize(1, len(lines)), "viridis")
         ax.figure.colorbar(mappable, ax=ax, label="kernel, by depth")
     ax.set(xlabel="training step", ylabel=labels[value])
+    ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator("auto", integer=True))
     ax.grid(alpha=0.3)
     return ax
