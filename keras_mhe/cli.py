@@ -3,9 +3,12 @@
 import math
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from keras_mhe.report import Report
 
 app = typer.Typer(
     help="Hyperspherical-energy regularization for Keras.",
@@ -41,6 +44,20 @@ def _write(path: Path, content: bytes) -> None:
         path.write_bytes(content)
     except OSError as error:
         _fail(f"cannot write {path}: {error.strerror}.", 2)
+
+
+def _judge(report: "Report", limit: float) -> None:
+    """Ends with status 1 if a kernel stands above a position, or has none for being broken."""
+    unknown = [row.name for row in report.rows if row.bound is None]
+    if unknown:
+        typer.echo(f"keras-mhe: no position is known of {', '.join(unknown)}.", err=True)
+    bad = [
+        row.name
+        for row in report.rows
+        if row.non_finite or row.smallest is None or (row.position or 0.0) > limit
+    ]
+    if bad:
+        _fail(f"above position {limit:g}, zero or not finite: {', '.join(bad)}.", 1)
 
 
 @app.command()
@@ -132,15 +149,4 @@ def inspect(
 
         _write(png, picture(report))
     if fail_above is not None:
-        above = [
-            row.name
-            for row in report.rows
-            if row.non_finite
-            or row.smallest is None
-            or (row.position is not None and row.position > fail_above)
-        ]
-        unknown = [row.name for row in report.rows if row.bound is None]
-        if unknown:
-            typer.echo(f"keras-mhe: no position is known of {', '.join(unknown)}.", err=True)
-        if above:
-            _fail(f"above position {fail_above:g}, zero or not finite: {', '.join(above)}.", 1)
+        _judge(report, fail_above)

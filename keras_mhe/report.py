@@ -100,9 +100,9 @@ class Report:
         """The headline numbers: what `EnergyMonitor` puts into `logs`.
 
         `energy_position`, the mean position of the kernels that have one; `worst_energy_position`,
-        the largest;
-        `smallest_angle` in degrees between any two neurons of a kernel; `faulty_neurons`, how many
-        are zero, duplicate or not finite. NaN where no kernel has such a number.
+        the largest; `smallest_angle` in degrees between any two neurons of a kernel;
+        `faulty_neurons`, how many are zero, duplicate or not finite. NaN where no kernel has such a
+        number.
         """
         positions = [row.position for row in self.rows if row.position is not None]
         angles = [row.smallest for row in self.rows if row.smallest is not None]
@@ -151,17 +151,13 @@ class Report:
     def title(self) -> str:
         """What the numbers mean, in a few sentences."""
         kind = "angular energies" if self.distance == "angular" else "energies"
-        unknown = any(row.position is None for row in self.rows)
-        return (
+        sentences = [
             f"Where {kind} (s = {self.s:g}) stand: position 0 is the least possible, 1 that of "
             "random neurons, above 1 they cluster."
-            + (
-                " A dash: neurons have no direction, or no least energy is known."
-                if unknown
-                else ""
-            )
-            + (f" {self.note}" if self.note else "")
-        )
+        ]
+        if any(row.position is None for row in self.rows):
+            sentences.append("A dash: neurons have no direction, or no least energy is known.")
+        return " ".join([*sentences, *filter(None, [self.note])])
 
     @property
     def _remarks(self) -> list[str]:

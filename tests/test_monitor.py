@@ -134,6 +134,14 @@ def test_other_callbacks_see_the_headlines(tmp_path):
         assert [float(line[name]) for line in lines] == history.history[name]
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a callback for tensorflow")
+def test_the_tensorboard_of_keras_sees_the_headlines(tmp_path):
+    trained(EnergyMonitor(), keras.callbacks.TensorBoard(tmp_path), epochs=1)
+    events = EventAccumulator(str(tmp_path / "train"))
+    events.Reload()
+    assert {f"epoch_{name}" for name in HEADLINES} <= set(events.Tags()["tensors"])
+
+
 def test_training_is_the_same_with_and_without_it():
     with_it, _ = trained(EnergyMonitor(every=1))
     without, _ = trained()
