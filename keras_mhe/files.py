@@ -11,6 +11,18 @@ import keras
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 # Classes of Keras whose configs carry programs.
 _PROGRAMS = ("Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
+# What models are made of; others of Keras's modules read files and fetch from the network.
+_MODULES = (
+    "activations",
+    "constraints",
+    "dtype_policies",
+    "initializers",
+    "layers",
+    "models",
+    "ops",
+    "quantizers",
+    "regularizers",
+)
 _IN_PYTHON = "load it in Python, where you trust it, and call `keras_mhe.energy_report(model)`"
 
 
@@ -65,13 +77,24 @@ def _objects(config: Any) -> Iterator[dict[str, Any]]:
 
 
 def _is_known(part: dict[str, Any]) -> bool:
-    """Whether an object is of Keras or of this package, which are imported already."""
-    module, registered = part.get("module"), part.get("registered_name")
-    if not part["class_name"].isidentifier():
+    """Whether an object is one of those that models of Keras and of this package are made of."""
+    name, module, registered = part["class_name"], part.get("module"), part.get("registered_name")
+    if not name.isidentifier():
         return False
     if module is None:
         return not isinstance(registered, str) or ">" not in registered
-    return str(module).partition(".")[0] in ("keras", "keras_mhe", "builtins")
+    root, *inner = str(module).split(".")
+    if root != "keras":
+        return root in ("keras_mhe", "builtins")
+    if inner[:1] == ["src"]:
+        inner = inner[1:]
+        # Layers that only one of the applications has.
+        if inner[:1] == ["applications"]:
+            return name[0].isupper()
+    if name == "function":
+        return inner[:1] in (["activations"], ["ops"])
+    # Functions of Keras, which load files among other things, have small letters.
+    return (not inner or inner[0] in _MODULES) and (name[0].isupper() or name[:2] == "__")
 
 
 def _check_config(path: Path, config: Any) -> None:

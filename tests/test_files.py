@@ -180,6 +180,39 @@ def test_losses_of_models_inside_are_not_made(tmp_path, monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("keras.utils", "get_file"),
+        ("keras.models", "load_model"),
+        ("keras", "function"),
+        ("keras.utils", "Sequence"),
+        ("keras.src.saving.saving_lib", "DiskIOStore"),
+    ],
+)
+def test_what_models_are_not_made_of_is_refused(saved, module, name):
+    def change(config):
+        part = {"module": module, "class_name": name, "config": name, "registered_name": None}
+        config["config"]["layers"][1]["config"]["activation"] = part
+        return config
+
+    assert f"({name})" in refusal(with_config(saved[1], change))
+
+
+def test_operations_and_layers_of_all_kinds_come_back(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, activation=keras.ops.gelu, kernel_constraint="max_norm")(inputs)
+    x = keras.ops.relu(x) + keras.ops.mean(x, axis=-1, keepdims=True) * 2
+    x = layers.Bidirectional(layers.LSTM(4))(layers.Reshape((-1, 4))(layers.RandomFlip()(x)))
+    x = layers.MultiHeadAttention(2, 3)(x[:, None], x[:, None])
+    x = layers.Dense(4, dtype="mixed_bfloat16", activation=layers.LeakyReLU())(x)
+    path = tmp_path / "model.keras"
+    model = keras.Model(inputs, x)
+    model.save(path)
+    for one, other in zip(model.get_weights(), model_from_file(path).get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_functions_in_place_of_layers_are_refused(saved):
     def change(config):
         call = {"module": "os", "class_name": "function", "config": "system"}
