@@ -74,19 +74,11 @@ def _pairs(unit: np.ndarray, aimless: np.ndarray, potential: Potential) -> tuple
             near = np.abs(cosine, out=cosine) if potential.half_space else cosine
             near[aimless[left]] = -np.inf
             near[:, aimless[right]] = -np.inf
-            if other < start:
-                total += float(np.sum(values))
-                np.maximum(closest[0, left], np.max(near, axis=1), out=closest[0, left])
-                earlier = np.max(near, axis=0)
-            else:
-                above = np.triu(np.ones(near.shape, bool), 1)
-                total += float(np.sum(values, where=above))
-                np.maximum(
-                    closest[0, left],
-                    np.max(near, axis=1, where=above, initial=-np.inf),
-                    out=closest[0, left],
-                )
-                earlier = np.max(near, axis=0, where=above, initial=-np.inf)
+            # Each pair once: on the diagonal, above it.
+            pairs = np.triu(np.ones(near.shape, bool), 1) if other == start else True
+            total += float(np.sum(values, where=pairs))
+            later, earlier = (np.max(near, axis, where=pairs, initial=-np.inf) for axis in (1, 0))
+            np.maximum(closest[0, left], later, out=closest[0, left])
             np.maximum(closest[:, right], earlier, out=closest[:, right])
     return total, closest
 
