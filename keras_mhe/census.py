@@ -91,15 +91,14 @@ def census(matrix: np.ndarray, potential: Potential) -> Census:
         potential: energy of a pair.
     """
     groups, _, n = matrix.shape
+    share, constant = potential.shares(n)
     zero = non_finite = duplicate = 0
     energies, nearest = np.zeros(groups), np.full((groups, n), np.nan)
     for g in range(groups):
         unit, empty, broken = _unit(matrix[g])
         total, (closest, earlier) = _pairs(unit, empty | broken, potential)
         mean = total / max(n * (n - 1) / 2, 1)
-        if potential.half_space:
-            mean = ((n - 1) * mean + potential.antipodal) / (2 * n - 1)
-        energies[g] = np.nan if broken.any() else mean
+        energies[g] = np.nan if broken.any() else share * mean + constant
         met = np.isfinite(closest)
         nearest[g, met] = np.degrees(np.arccos(np.minimum(closest[met], 1.0)))
         zero += int(np.sum(empty))

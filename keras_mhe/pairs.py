@@ -161,19 +161,14 @@ def pair_sums(unit: Any, potential: Potential) -> tuple[Any, Any]:
 def mean_over_points(sums: Any, pairs: int, n: int, potential: Potential) -> tuple[Any, Any]:
     """The mean energy, and the weight of an ordered pair in it.
 
-    In half space it is the mean over 2n points, of which one in `2n - 1` is a mirror image of
-    constant energy.
-
     Args:
         sums: tensor whose entries add up to the energies of ordered pairs of different neurons.
         pairs: how many these are.
         n: number of neurons of the whole, of which `pairs` may be a sample.
         potential: energy of a pair.
     """
-    weight, constant = 1.0 / max(pairs, 1), 0.0
-    if potential.half_space:
-        weight *= (n - 1) / (2 * n - 1)
-        constant = potential.antipodal / (2 * n - 1)
+    share, constant = potential.shares(n)
+    weight = 1.0 / max(pairs, 1) * share
     # Divided before they are added: XLA would make one float32 sum out of two, and that over N^2
     # terms loses four digits.
     return ops.sum(sums * weight) + constant, weight

@@ -159,6 +159,16 @@ class Potential:
         farthest = math.pi if self.angular else 2.0
         return -math.log(farthest) if self.s == 0 else farthest**-self.s
 
+    def shares(self, n: int) -> tuple[float, float]:
+        """What the mean of all pairs of n neurons counts in their energy, and what is added to it.
+
+        In half space it is the mean over 2n points, of which one in `2n - 1` is a mirror image of
+        constant energy. A single neuron has no pairs.
+        """
+        if self.half_space:
+            return (n - 1) / (2 * n - 1), self.antipodal / (2 * n - 1)
+        return float(n > 1), 0.0
+
     @property
     def _lowest_cosine(self) -> float:
         """Where the angle's slope in the cosine, infinite at -1, is held."""

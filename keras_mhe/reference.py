@@ -43,9 +43,8 @@ def _counts(n: int, d: int) -> tuple[int, int]:
 
 def _over_points(mean: float, n: int, potential: Potential) -> float:
     """The energy of neurons whose pairs have this energy on average."""
-    if not potential.half_space:
-        return mean if n > 1 else 0.0
-    return ((n - 1) * mean + potential.antipodal) / (2 * n - 1)
+    share, constant = potential.shares(n)
+    return share * mean + constant
 
 
 def _singular_mean(d: int, s: float) -> float:
