@@ -69,6 +69,53 @@ def _standing(
     )
 
 
+def measured(
+    model: keras.Model,
+    found: tuple[list[Any], str],
+    *,
+    s: float,
+    distance: str,
+    half_space: bool | None,
+    softening: float | str,
+    where: Where,
+) -> Report:
+    """See `energy_report`, for a model whose `output_layers` are found."""
+    s, distance, _, softening = check_potential(s, distance, False, softening)
+    if half_space is not None:
+        half_space = check_flag(half_space, "half_space")
+    options = {"s": s, "distance": distance, "softening": softening}
+    sites = sites_of(model)
+    asked_for = chosen(where, sites)
+    outputs, unknown = found
+    rows, left_out = [], {}
+    repeats: Counter[str] = Counter()
+    for site in filter(asked_for, sites):
+        kernel, path, label = site.kernel, site.path, f"{site.path}/{site.name}"
+        # Names of layers need not differ in models that say in Python what they do.
+        if repeats[label]:
+            path = f"{path}_{repeats[label]}"
+        repeats[label] += 1
+        label = f"{path}/{site.name}"
+        reason = _reason(kernel, asked=where is not None)
+        if reason is not None:
+            left_out[label] = reason
+            continue
+        role = "output" if site.belongs_to(outputs) else "hidden"
+        half = role == "hidden" if half_space is None else half_space
+        rows.append(_standing(kernel, path, site.name, role, half, options))
+    if where is None:
+        for path, weight in other_weights(model, sites):
+            left_out[f"{path}/{weight.name}"] = why_apart(weight.name)
+    if not rows:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise ValueError(
+            f"The model has no kernel to report ({reasons or 'it has none'}). "
+            f"Received: model={model!r}"
+        )
+    note = f"Not known which layers give the output of {unknown}." if unknown else ""
+    return Report(rows, left_out, s, distance, note)
+
+
 def energy_report(
     model: keras.Model,
     s: float = 2.0,
@@ -118,37 +165,12 @@ def energy_report(
     (0.0, 90.0)
     """
     check_model(model)
-    s, distance, _, softening = check_potential(s, distance, False, softening)
-    if half_space is not None:
-        half_space = check_flag(half_space, "half_space")
-    options = {"s": s, "distance": distance, "softening": softening}
-    sites = sites_of(model)
-    asked_for = chosen(where, sites)
-    outputs, unknown = output_layers(model)
-    rows, left_out = [], {}
-    repeats: Counter[str] = Counter()
-    for site in filter(asked_for, sites):
-        kernel, path, label = site.kernel, site.path, f"{site.path}/{site.name}"
-        # Names of layers need not differ in models that say in Python what they do.
-        if repeats[label]:
-            path = f"{path}_{repeats[label]}"
-        repeats[label] += 1
-        label = f"{path}/{site.name}"
-        reason = _reason(kernel, asked=where is not None)
-        if reason is not None:
-            left_out[label] = reason
-            continue
-        role = "output" if site.belongs_to(outputs) else "hidden"
-        half = role == "hidden" if half_space is None else half_space
-        rows.append(_standing(kernel, path, site.name, role, half, options))
-    if where is None:
-        for path, weight in other_weights(model, sites):
-            left_out[f"{path}/{weight.name}"] = why_apart(weight.name)
-    if not rows:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
-        raise ValueError(
-            f"The model has no kernel to report ({reasons or 'it has none'}). "
-            f"Received: model={model!r}"
-        )
-    note = f"Not known which layers give the output of {unknown}." if unknown else ""
-    return Report(rows, left_out, s, distance, note)
+    return measured(
+        model,
+        output_layers(model),
+        s=s,
+        distance=distance,
+        half_space=half_space,
+        softening=softening,
+        where=where,
+    )

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 
 from keras_mhe.axes import check_integer
-from keras_mhe.choosing import Where
-from keras_mhe.measuring import energy_report
+from keras_mhe.choosing import Where, check_model
+from keras_mhe.measuring import measured
+from keras_mhe.outputs import output_layers
 from keras_mhe.report import Report
 
 
@@ -47,9 +48,8 @@ class EnergyMonitor(keras.callbacks.Callback):
 
     Attributes:
         history: list of dicts, one for each time: `epoch` and `step`, how many were over (epochs as
-            `fit` counts them), and
-            `summary` and `rows` as in `Report.to_dict`. `keras_mhe.plots.energies_over_training`
-            draws it. Another `fit` goes on with it.
+            `fit` counts them), and `summary` and `rows` as in `Report.to_dict`. Another `fit` goes
+            on with it, and `keras_mhe.plots.energies_over_training` draws it.
         report: the last `Report`.
 
     Raises:
@@ -106,11 +106,13 @@ class EnergyMonitor(keras.callbacks.Callback):
         # Steps and epochs over, steps before this epoch, updates of the optimizer until then.
         self._step = self._epoch = self._before = self._updates = 0
         self._fits = 0
+        self._outputs: tuple[list[Any], str] | None = None
         if self._period is not None:
             # Only then: for whoever looks after every step Keras waits until it is computed.
             self.on_train_batch_end = self._after_batch
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._outputs = None
         self._updates = self._count_updates()
         if not self.history:
             # Training may go on where another process left it.
@@ -165,7 +167,11 @@ class EnergyMonitor(keras.callbacks.Callback):
             # The last step of an epoch, recorded as a step already.
             self.history[-1]["epoch"] = self._epoch
             return
-        self.report = report = energy_report(self.model, **self.options)
+        if self._outputs is None:
+            check_model(self.model)
+            # Once: a model that says in Python what it does has to be called for it.
+            self._outputs = output_layers(self.model)
+        self.report = report = measured(self.model, self._outputs, **self.options)
         record = {"epoch": self._epoch, "step": self._step}
         content = report.to_dict()
         self.history.append({**record, "summary": content["summary"], "rows": content["rows"]})

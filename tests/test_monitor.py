@@ -167,6 +167,30 @@ def test_tensorboard_reads_what_it_writes(tmp_path, every):
     assert angles.min == pytest.approx(monitor.history[-1]["rows"][0]["smallest"])
 
 
+@pytest.mark.parametrize("times", [1, 5])
+def test_a_model_is_not_called_for_every_record(times):
+    calls = []
+
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.head = layers.Dense(3, name="head")
+
+        def call(self, x):
+            calls.append(x)
+            return self.head(x)
+
+    model = Model()
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    fit(model, epochs=1)
+    before = len(calls)
+    monitor = EnergyMonitor()
+    fit(model, monitor, epochs=times)
+    assert [row["role"] for row in monitor.history[-1]["rows"]] == ["output"]
+    assert len(monitor.history) == times + 1
+    assert len(calls) - before == 1
+
+
 def test_neurons_that_are_not_finite_are_recorded_not_raised(tmp_path):
     class Break(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
