@@ -35,7 +35,7 @@ class Outline(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] in ("td", "th", "b", "li", "title"):
+        if self.open and self.open[-1] in ("td", "th", "span", "b", "li", "title"):
             self.cells.append(data.strip())
 
 
@@ -160,5 +160,9 @@ def test_in_a_browser(tmp_path, width):
         boxes = "[...document.querySelectorAll('.wide, .tile, .grid img, h1, p, li')]"
         edges = tab.evaluate(f"{boxes}.map(box => box.getBoundingClientRect().right)")
         assert max(edges) <= width
+        # Names of usual length stand on one line.
+        lines = "[...document.querySelectorAll('tbody th span')].map(name => name.offsetHeight)"
+        long, short = tab.evaluate(lines)
+        assert short < 2 * 1.5 * 16 <= long
         assert tab.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
         browser.close()
