@@ -24,15 +24,19 @@ class AttentionEnergy(Addable):
         heads: the pairs `(heads, size)` that the layer's kernels may have.
 
     Raises:
+        TypeError, ValueError: at once for what is no regularizer of this package, and for heads
+            that are not pairs of positive integers.
         ValueError: at a call, for a kernel of which both or neither may be true.
 
-    Example:
+    Source: this package's own definition of which axes are neurons; the energy is that of
+    `regularizer`.
 
-    >>> import keras
-    >>> from keras_mhe import HalfSpaceMHE
-    >>> from keras_mhe.attention import AttentionEnergy
-    >>> energy = AttentionEnergy(HalfSpaceMHE(1.0), heads=[(4, 16)])
-    >>> layer = keras.layers.MultiHeadAttention(4, 16, kernel_regularizer=energy)
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import HalfSpaceMHE
+        >>> from keras_mhe.attention import AttentionEnergy
+        >>> energy = AttentionEnergy(HalfSpaceMHE(1.0), heads=[(4, 16)])
+        >>> layer = keras.layers.MultiHeadAttention(4, 16, kernel_regularizer=energy)
     """
 
     def __init__(

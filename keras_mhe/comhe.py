@@ -52,22 +52,25 @@ class CoMHE(HypersphericalRegularizer):
             above.
         distance: `"euclidean"` or `"angular"`.
         half_space: also repel the mirror images of the neurons, as the papers do.
-        neuron_axis, groups: as in `MHE`. All groups of neurons share their projections.
+        neuron_axis: axis or axes of the kernel that index neurons, as in `MHE`; `None` is the last.
+        groups: number of equal, contiguous groups of neurons which compete only among themselves,
+            as in `MHE`; `None` is 1. All groups share their projections.
         softening: as in `MHE`; `"auto"` goes by the dimensions of the projected neurons.
 
     Raises:
         TypeError, ValueError: at once for an argument of the wrong type or out of range; at the
             first call for a kernel that does not fit, and for a projection that learns.
+        NotImplementedError: for second derivatives of an energy that is projected by a matrix or,
+            as it has many neurons, computed by panels.
 
     Source: Lin et al. (2020), "Regularizing Neural Networks via Minimizing Hyperspherical
     Energy", CVPR.
 
-    Example:
-
-    >>> import keras
-    >>> from keras_mhe import CoMHE, RandomProjection
-    >>> regularizer = CoMHE(projection=RandomProjection(dim=30, count=20))
-    >>> layer = keras.layers.Conv2D(64, 3, kernel_regularizer=regularizer)
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import CoMHE, RandomProjection
+        >>> regularizer = CoMHE(projection=RandomProjection(dim=30, count=20))
+        >>> layer = keras.layers.Conv2D(64, 3, kernel_regularizer=regularizer)
     """
 
     def __init__(

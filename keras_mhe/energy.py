@@ -119,13 +119,12 @@ def hyperspherical_energy(
 
     Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS.
 
-    Example:
-
-    >>> import numpy as np
-    >>> from keras_mhe import hyperspherical_energy
-    >>> square = np.array([[1.0, 0.0, -1.0, 0.0], [0.0, 1.0, 0.0, -1.0]], "float32")
-    >>> round(float(hyperspherical_energy(square)), 4)  # (1/2 + 1/2 + 1/4) / 3
-    0.4167
+    Examples:
+        >>> import numpy as np
+        >>> from keras_mhe import hyperspherical_energy
+        >>> square = np.array([[1.0, 0.0, -1.0, 0.0], [0.0, 1.0, 0.0, -1.0]], "float32")
+        >>> round(float(hyperspherical_energy(square)), 4)  # (1/2 + 1/2 + 1/4) / 3
+        0.4167
     """
     matrix = neuron_matrix(kernel, neuron_axis, groups)
     potential = potential_of(matrix, s, distance, half_space, softening)

@@ -153,21 +153,20 @@ class HypersphericalRegularization(keras.layers.Wrapper):
     Source: Lin et al. (2020), "Regularizing Neural Networks via Minimizing Hyperspherical
     Energy", CVPR.
 
-    Example:
-
-    >>> import keras
-    >>> from keras_mhe import CoMHE, HypersphericalRegularization
-    >>> regularizer = CoMHE(projection="adversarial")
-    >>> model = keras.Sequential([
-    ...     keras.Input((28, 28, 1)),
-    ...     HypersphericalRegularization(keras.layers.Conv2D(64, 7), regularizer),
-    ...     keras.layers.GlobalAveragePooling2D(),
-    ...     keras.layers.Dense(10),
-    ... ])
-    >>> tuple(model.layers[0].state["projection"].shape)
-    (30, 49)
-    >>> len(model.losses)
-    1
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import CoMHE, HypersphericalRegularization
+        >>> regularizer = CoMHE(projection="adversarial")
+        >>> model = keras.Sequential([
+        ...     keras.Input((28, 28, 1)),
+        ...     HypersphericalRegularization(keras.layers.Conv2D(64, 7), regularizer),
+        ...     keras.layers.GlobalAveragePooling2D(),
+        ...     keras.layers.Dense(10),
+        ... ])
+        >>> tuple(model.layers[0].state["projection"].shape)
+        (30, 49)
+        >>> len(model.losses)
+        1
     """
 
     def __init__(self, layer: keras.layers.Layer, regularizer: Any, **kwargs: Any) -> None:

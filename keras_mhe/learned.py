@@ -121,15 +121,14 @@ class AngleProjection(LearnedProjection):
     Source: Lin et al. (2020), "Regularizing Neural Networks via Minimizing Hyperspherical
     Energy", CVPR.
 
-    Example:
-
-    >>> import keras
-    >>> from keras_mhe import AngleProjection, CoMHE, HypersphericalRegularization
-    >>> regularizer = CoMHE(projection=AngleProjection(dim=20))
-    >>> layer = HypersphericalRegularization(keras.layers.Dense(64), regularizer)
-    >>> layer.build((None, 100))
-    >>> tuple(layer.state["projection"].shape)
-    (20, 100)
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import AngleProjection, CoMHE, HypersphericalRegularization
+        >>> regularizer = CoMHE(projection=AngleProjection(dim=20))
+        >>> layer = HypersphericalRegularization(keras.layers.Dense(64), regularizer)
+        >>> layer.build((None, 100))
+        >>> tuple(layer.state["projection"].shape)
+        (20, 100)
     """
 
     def objective(self, matrix: Any, **pair: Any) -> Objective:
@@ -145,17 +144,23 @@ class AdversarialProjection(LearnedProjection):
     training step P, kept by the layer wrapper, takes `steps` such steps, and the loss adds the
     one above, through which its gradient passes.
 
-    Takes the arguments of `AngleProjection`, with 10 steps, and raises as it does.
+    Args:
+        dim: dimensions of the projected neurons. Neurons of no more coordinates are not projected.
+        learning_rate: size of a step, zero or more; that of the network plays no part.
+        steps: steps that P takes in a training step, as in `AngleProjection`, but 10 by default.
+        unroll: False takes the energy at P itself.
+
+    Raises:
+        TypeError, ValueError: for an argument of the wrong type or out of range.
 
     Source: Lin et al. (2020), "Regularizing Neural Networks via Minimizing Hyperspherical
     Energy", CVPR.
 
-    Example:
-
-    >>> import keras
-    >>> from keras_mhe import AdversarialProjection, CoMHE, HypersphericalRegularization
-    >>> regularizer = CoMHE(projection=AdversarialProjection(steps=3))
-    >>> layer = HypersphericalRegularization(keras.layers.Conv2D(64, 3), regularizer)
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import AdversarialProjection, CoMHE, HypersphericalRegularization
+        >>> regularizer = CoMHE(projection=AdversarialProjection(steps=3))
+        >>> layer = HypersphericalRegularization(keras.layers.Conv2D(64, 3), regularizer)
     """
 
     steps: int = 10

@@ -137,16 +137,19 @@ def energy_report(
 
     Args:
         model: a built `keras.Model`.
-        s, distance, softening: as in `hyperspherical_energy`.
+        s: power of the potential, zero or more; 0 is the logarithm.
+        distance: `"euclidean"` or `"angular"`.
         half_space: whether the mirror image of a neuron counts as that neuron. None is as
             `regularize` does: in hidden layers, not in those that outputs come from.
+        softening: distance below which the potential goes on as a straight line, as in
+            `hyperspherical_energy`.
         where: which layers: a function from a layer to True or False, or names of layers. None
             is all. Axes and groups of neurons are those of each layer, as in `regularize`;
             filters of DepthwiseConv are measured only if asked for.
 
     Returns:
-        A `Report`, which prints as a table. `rows` holds its lines as named tuples; `to_dict`,
-        `to_json` and `to_pandas` convert it.
+        A `Report`, which prints as a table. `rows` holds its lines as named tuples: energies and
+        positions without unit, angles in degrees. `to_dict`, `to_json` and `to_pandas` convert it.
 
     Raises:
         TypeError, ValueError: for a model that is not built or has no kernel to report, for an
@@ -154,15 +157,14 @@ def energy_report(
 
     Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS.
 
-    Example:
-
-    >>> import keras
-    >>> from keras_mhe import energy_report
-    >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32)])
-    >>> model.layers[0].set_weights([keras.ops.eye(64, 32), keras.ops.zeros(32)])
-    >>> report = energy_report(model, half_space=True)
-    >>> report.rows[0].position, report.rows[0].smallest
-    (0.0, 90.0)
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import energy_report
+        >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32)])
+        >>> model.layers[0].set_weights([keras.ops.eye(64, 32), keras.ops.zeros(32)])
+        >>> report = energy_report(model, half_space=True)
+        >>> report.rows[0].position, report.rows[0].smallest
+        (0.0, 90.0)
     """
     check_model(model)
     return measured(

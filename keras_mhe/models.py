@@ -173,14 +173,13 @@ def regularize(
     Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS: half
     space and factor 1 in hidden layers, full space and factor 10 in the output layer.
 
-    Example:
-
-    >>> import keras
-    >>> from keras_mhe import regularize
-    >>> model = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3))
-    >>> table = regularize(model)
-    >>> len(model.losses)
-    36
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import regularize
+        >>> model = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3))
+        >>> table = regularize(model)
+        >>> len(model.losses)
+        36
     """
     check_model(model)
     regularizers = {
@@ -231,7 +230,7 @@ def unregularize(model: keras.Model) -> Table:
     Other regularizers and all weights stay. A model saved after this loads without this package.
 
     Args:
-        model: as in `regularize`.
+        model: functional, Sequential or subclassed, as in `regularize`.
 
     Returns:
         A `Table` of the kernels that had an energy. `model` is the given model or, where layers
@@ -240,15 +239,14 @@ def unregularize(model: keras.Model) -> Table:
     Raises:
         TypeError, ValueError: for what is no model, or not built.
 
-    Example:
-
-    >>> import keras
-    >>> from keras_mhe import regularize, unregularize
-    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    >>> table = regularize(model)
-    >>> table = unregularize(model)
-    >>> model.losses
-    []
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import regularize, unregularize
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> table = regularize(model)
+        >>> table = unregularize(model)
+        >>> model.losses
+        []
     """
     check_model(model)
     replaceable = {id(layer) for layer in layers_in_graph(model)}

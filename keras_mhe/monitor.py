@@ -44,7 +44,13 @@ class EnergyMonitor(keras.callbacks.Callback):
             before training is recorded as well, if the model is built by then.
         log_dir: folder for TensorBoard: positions, energies and smallest angles of each kernel,
             and histograms of angles, by step. None writes nothing.
-        s, distance, half_space, softening, where: as in `energy_report`.
+        s: power of the potential, zero or more; 0 is the logarithm.
+        distance: `"euclidean"` or `"angular"`.
+        half_space: whether the mirror image of a neuron counts as that neuron; None is as in
+            `energy_report`.
+        softening: distance below which the potential goes on as a straight line, as in
+            `energy_report`.
+        where: which layers, as in `energy_report`; None is all.
 
     Attributes:
         history: list of dicts, one for each time: `epoch` and `step`, how many were over (epochs as
@@ -60,19 +66,18 @@ class EnergyMonitor(keras.callbacks.Callback):
     Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS, who plot
     energies over training.
 
-    Example:
-
-    >>> import keras, numpy as np
-    >>> from keras_mhe import EnergyMonitor
-    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    >>> model.compile("sgd", "mse")
-    >>> monitor = EnergyMonitor()
-    >>> x, y = np.ones((16, 8)), np.ones((16, 4))
-    >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[monitor])
-    >>> [record["epoch"] for record in monitor.history]
-    [0, 1, 2]
-    >>> len(history.history["energy_position"])
-    2
+    Examples:
+        >>> import keras, numpy as np
+        >>> from keras_mhe import EnergyMonitor
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> model.compile("sgd", "mse")
+        >>> monitor = EnergyMonitor()
+        >>> x, y = np.ones((16, 8)), np.ones((16, 4))
+        >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[monitor])
+        >>> [record["epoch"] for record in monitor.history]
+        [0, 1, 2]
+        >>> len(history.history["energy_position"])
+        2
     """
 
     def __init__(

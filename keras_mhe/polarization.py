@@ -83,8 +83,10 @@ class MHP(_PoleRegularizer):
         half_space: also count the mirror images of the neurons.
         pole: `"learned"`, or `"worst"`.
         learning_rate: size of the step of a learned pole, zero or more.
-        neuron_axis, groups: as in `MHE`; groups are averaged and share a learned pole.
-        softening: as in `MHE`.
+        neuron_axis: axis or axes of the kernel that index neurons, as in `MHE`; `None` is the last.
+        groups: number of equal, contiguous groups of neurons, as in `MHE`; `None` is 1. The loss is
+            the mean over groups, which share a learned pole.
+        softening: distance below which the potential goes on as a straight line, as in `MHE`.
 
     Raises:
         TypeError, ValueError: at once for an argument of the wrong type or out of range; at the
@@ -93,15 +95,14 @@ class MHP(_PoleRegularizer):
 
     Source: Liu et al. (2021), "Learning with Hyperspherical Uniformity", AISTATS.
 
-    Example:
-
-    >>> import keras
-    >>> from keras_mhe import MHP, HypersphericalRegularization
-    >>> layer = HypersphericalRegularization(keras.layers.Dense(10), MHP(10.0))
-    >>> layer.build((None, 32))
-    >>> tuple(layer.state["pole"].shape)
-    (32,)
-    >>> bare = keras.layers.Dense(10, kernel_regularizer=MHP(10.0, pole="worst"))
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import MHP, HypersphericalRegularization
+        >>> layer = HypersphericalRegularization(keras.layers.Dense(10), MHP(10.0))
+        >>> layer.build((None, 32))
+        >>> tuple(layer.state["pole"].shape)
+        (32,)
+        >>> bare = keras.layers.Dense(10, kernel_regularizer=MHP(10.0, pole="worst"))
     """
 
     def __init__(
@@ -141,18 +142,24 @@ class MHC(_PoleRegularizer):
         factor: weight in the loss, zero or more. The papers use 0.01 in hidden layers and 0.1 in
             the output layer.
         gamma: how much the nearest neuron counts before the others, a positive number.
-        half_space, pole, learning_rate, neuron_axis, groups: as in `MHP`.
+        half_space: also count the mirror images of the neurons.
+        pole: `"learned"`, or `"worst"`, as in `MHP`.
+        learning_rate: size of the step of a learned pole, zero or more.
+        neuron_axis: axis or axes of the kernel that index neurons, as in `MHE`; `None` is the last.
+        groups: number of equal, contiguous groups of neurons, as in `MHE`; `None` is 1. The loss is
+            the mean over groups, which share a learned pole.
 
     Raises:
-        TypeError, ValueError, NotImplementedError: as for `MHP`.
+        TypeError, ValueError: at once for an argument of the wrong type or out of range; at the
+            first call for a kernel that does not fit, and for a pole that learns.
+        NotImplementedError: for second derivatives.
 
     Source: Liu et al. (2021), "Learning with Hyperspherical Uniformity", AISTATS.
 
-    Example:
-
-    >>> import keras
-    >>> from keras_mhe import MHC
-    >>> layer = keras.layers.Dense(10, kernel_regularizer=MHC(0.1, pole="worst"))
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import MHC
+        >>> layer = keras.layers.Dense(10, kernel_regularizer=MHC(0.1, pole="worst"))
     """
 
     def __init__(

@@ -89,7 +89,7 @@ class RandomProjection(Projection):
     Args:
         dim: dimensions of the projected neurons. Neurons of no more coordinates are not projected.
         count: number of projections.
-        seed: picks the stream of draws, an integer of at least zero.
+        seed: picks the stream of draws, an integer from 0 to `2^31 - 1`.
         resample: False keeps one draw for good, for each shape of a kernel.
 
     Raises:
@@ -98,11 +98,10 @@ class RandomProjection(Projection):
     Source: Lin et al. (2020), "Regularizing Neural Networks via Minimizing Hyperspherical
     Energy", CVPR.
 
-    Example:
-
-    >>> from keras_mhe import CoMHE, RandomProjection
-    >>> CoMHE(projection=RandomProjection(dim=30)).projection.count
-    20
+    Examples:
+        >>> from keras_mhe import CoMHE, RandomProjection
+        >>> CoMHE(projection=RandomProjection(dim=30)).projection.count
+        20
     """
 
     dim: int = 40
@@ -127,7 +126,21 @@ class RandomProjection(Projection):
         neuron_axis: int | Sequence[int] | None = None,
         groups: int | None = None,
     ) -> Any:
-        """The projections that a kernel draws in training, a tensor of shape `(count, dim, d)`."""
+        """The projections that a kernel draws in training.
+
+        Args:
+            kernel: floating-point tensor or variable with at least two axes.
+            neuron_axis: as in `MHE`.
+            groups: as in `MHE`.
+
+        Returns:
+            A tensor of shape `(count, dim, d)`, d the coordinates of a neuron.
+
+        Raises:
+            TypeError: for an integer kernel.
+            ValueError: for a kernel that does not fit, or whose neurons have no more than `dim`
+                coordinates.
+        """
         matrix = neuron_matrix(kernel, neuron_axis, groups)
         if matrix.shape[-2] <= self.dim:
             raise ValueError(
@@ -163,10 +176,9 @@ class GroupProjection(Projection):
     Source: Lin et al. (2020), "Regularizing Neural Networks via Minimizing Hyperspherical
     Energy", CVPR.
 
-    Example:
-
-    >>> from keras_mhe import CoMHE, GroupProjection
-    >>> regularizer = CoMHE(projection=GroupProjection(8))
+    Examples:
+        >>> from keras_mhe import CoMHE, GroupProjection
+        >>> regularizer = CoMHE(projection=GroupProjection(8))
     """
 
     count: int = 4

@@ -3,12 +3,11 @@
 `position = (energy - lower_bound) / (uniform_energy - lower_bound)`: 0 is the best possible, 1 is
 random, above 1 the neurons are clustered.
 
-Example:
-
->>> from keras_mhe import reference
->>> energy = reference.uniform_energy(100, 32, half_space=True)
->>> round(reference.position(energy, 100, 32, half_space=True), 6)
-1.0
+Examples:
+    >>> from keras_mhe import reference
+    >>> energy = reference.uniform_energy(100, 32, half_space=True)
+    >>> round(reference.position(energy, 100, 32, half_space=True), 6)
+    1.0
 """
 
 import functools
@@ -115,7 +114,9 @@ def uniform_energy(
     Args:
         n: number of neurons.
         d: number of coordinates of a neuron.
-        s, distance, half_space: as in `hyperspherical_energy`.
+        s: power of the potential, zero or more; 0 is the logarithm.
+        distance: `"euclidean"` or `"angular"`.
+        half_space: whether the mirror image of each neuron counts too.
         softening: as in `hyperspherical_energy`, whose expectation this is for the same arguments.
             None is the singular potential wherever its mean is known in closed form, elsewhere
             `"auto"`. They differ in 5 dimensions and fewer: 1.2 % for `s = 1`, 1,000 neurons of 3.
@@ -129,11 +130,10 @@ def uniform_energy(
     Source: the mean of `|u - v|^(-s)` is a Beta integral; Liu et al. (2018), NeurIPS, for the
     energy.
 
-    Example:
-
-    >>> from keras_mhe.reference import uniform_energy
-    >>> round(uniform_energy(1000, 3, s=1), 6)
-    1.0
+    Examples:
+        >>> from keras_mhe.reference import uniform_energy
+        >>> round(uniform_energy(1000, 3, s=1), 6)
+        1.0
     """
     named = "auto" if softening is None else softening
     n, d = _counts(n, d)
@@ -195,8 +195,13 @@ def lower_bound(
     away as well.
 
     Args:
-        n, d: numbers of neurons and of their coordinates.
-        s, distance, half_space, softening: as in `hyperspherical_energy`.
+        n: number of neurons.
+        d: number of coordinates of a neuron.
+        s: power of the potential, zero or more; 0 is the logarithm.
+        distance: `"euclidean"` or `"angular"`.
+        half_space: whether the mirror image of each neuron counts too.
+        softening: distance below which the potential goes on as a straight line, as in
+            `hyperspherical_energy`.
 
     Returns:
         A float, without unit; None where no bound is known.
@@ -207,11 +212,10 @@ def lower_bound(
     Source: Welch (1974), "Lower bounds on the maximum cross correlation of signals", IEEE
     Transactions on Information Theory.
 
-    Example:
-
-    >>> from keras_mhe.reference import lower_bound
-    >>> lower_bound(4, 3)  # the tetrahedron, whose squared distances are 8/3
-    0.375
+    Examples:
+        >>> from keras_mhe.reference import lower_bound
+        >>> lower_bound(4, 3)  # the tetrahedron, whose squared distances are 8/3
+        0.375
     """
     n, d = _counts(n, d)
     return _bound(n, d, potential_for(n, d, s, distance, half_space, softening))
@@ -234,7 +238,13 @@ def position(
 
     Args:
         energy: that of the neurons, as `hyperspherical_energy` gives it for the same arguments.
-        n, d, s, distance, half_space, softening: as in `lower_bound`.
+        n: number of neurons.
+        d: number of coordinates of a neuron.
+        s: power of the potential, zero or more; 0 is the logarithm.
+        distance: `"euclidean"` or `"angular"`.
+        half_space: whether the mirror image of each neuron counts too.
+        softening: distance below which the potential goes on as a straight line, as in
+            `hyperspherical_energy`.
 
     Returns:
         A float, without unit; None where no bound is known, and where all sets of neurons have
@@ -243,11 +253,12 @@ def position(
     Raises:
         TypeError, ValueError: for an argument of the wrong type or out of range.
 
-    Example:
+    Source: this package's own definition, between `lower_bound` and `uniform_energy`.
 
-    >>> from keras_mhe.reference import position
-    >>> position(0.375, 4, 3)
-    0.0
+    Examples:
+        >>> from keras_mhe.reference import position
+        >>> position(0.375, 4, 3)
+        0.0
     """
     options: Any = {"distance": distance, "half_space": half_space, "softening": softening}
     bound = lower_bound(n, d, s, **options)
@@ -266,7 +277,7 @@ def nearest_angle_density(angles: Any, n: int, d: int, *, half_space: bool = Fal
     both are doubled, and angles go up to 90 degrees.
 
     Args:
-        angles: array of angles in degrees.
+        angles: array of angles in degrees, of any shape.
         n: number of neurons, at least 2.
         d: number of coordinates of a neuron, at least 2.
         half_space: whether the mirror image of a neuron counts as that neuron.
@@ -277,11 +288,13 @@ def nearest_angle_density(angles: Any, n: int, d: int, *, half_space: bool = Fal
     Raises:
         TypeError, ValueError: for a number of neurons or coordinates of the wrong type or below 2.
 
-    Example:
+    Source: this package's own definition, the density of the smallest of `n - 1` independent
+    angles.
 
-    >>> from keras_mhe.reference import nearest_angle_density
-    >>> float(nearest_angle_density(90.0, 2, 3).round(4))  # sin(90°) / 2 per radian
-    0.0087
+    Examples:
+        >>> from keras_mhe.reference import nearest_angle_density
+        >>> float(nearest_angle_density(90.0, 2, 3).round(4))  # sin(90°) / 2 per radian
+        0.0087
     """
     n = check_integer(n, "n", least=2, what="at least 2 neurons")
     d = check_integer(d, "d", least=2, what="at least 2 coordinates")

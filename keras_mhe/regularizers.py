@@ -44,12 +44,11 @@ class RegularizerSum(Addable):
     Args:
         regularizers: sequence of at least one `keras.Regularizer`; sums among them are opened.
 
-    Example:
-
-    >>> import keras
-    >>> from keras_mhe import HalfSpaceMHE
-    >>> both = HalfSpaceMHE(1.0) + keras.regularizers.L2(5e-4)
-    >>> layer = keras.layers.Conv2D(64, 3, kernel_regularizer=both)
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import HalfSpaceMHE
+        >>> both = HalfSpaceMHE(1.0) + keras.regularizers.L2(5e-4)
+        >>> layer = keras.layers.Conv2D(64, 3, kernel_regularizer=both)
     """
 
     def __init__(self, regularizers: Sequence[keras.Regularizer]) -> None:
@@ -95,7 +94,9 @@ class HypersphericalRegularizer(Addable):
     state, kept by the layer wrapper; a bare regularizer has none.
 
     Args:
-        factor, neuron_axis, groups: as in `MHE`.
+        factor: as in `MHE`.
+        neuron_axis: as in `MHE`.
+        groups: as in `MHE`.
     """
 
     def __init__(
@@ -148,7 +149,8 @@ class MHE(HypersphericalRegularizer):
     kernel) on the unit sphere; see `hyperspherical_energy` for `s = 0`, angles and half space.
 
     The loss does not depend on norms: use it beside weight decay, as the papers do, with
-    `MHE(1.0) + keras.regularizers.L2(5e-4)`.
+    `MHE(1.0) + keras.regularizers.L2(5e-4)`. A call takes a kernel of at least two axes and returns
+    the loss, a scalar tensor without unit.
 
     Args:
         factor: weight of the energy in the loss, zero or more. The papers use 1 in hidden layers
@@ -171,17 +173,18 @@ class MHE(HypersphericalRegularizer):
     Raises:
         TypeError, ValueError: at once for an argument of the wrong type or out of range; at the
             first call for a kernel that does not fit `neuron_axis` or `groups`.
+        NotImplementedError: for second derivatives of an energy that is sampled or, as it has many
+            neurons, computed by panels.
 
     Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS.
 
-    Example:
-
-    >>> import keras
-    >>> from keras_mhe import MHE
-    >>> layer = keras.layers.Dense(10, kernel_regularizer=MHE(10.0, s=0))
-    >>> layer.build((None, 32))
-    >>> len(layer.losses)
-    1
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import MHE
+        >>> layer = keras.layers.Dense(10, kernel_regularizer=MHE(10.0, s=0))
+        >>> layer.build((None, 32))
+        >>> len(layer.losses)
+        1
     """
 
     def __init__(
@@ -229,16 +232,28 @@ class HalfSpaceMHE(MHE):
     |p - q|^(-s)`: neurons repel each other's mirror images too, since in a hidden layer a neuron
     and its negative carry the same information. The papers' choice for hidden layers.
 
-    Takes the arguments of `MHE` but `half_space`, and raises as it does.
+    Args:
+        factor: weight of the energy in the loss, zero or more. The papers use 1 in hidden layers.
+        s: power of the potential, zero or more; 0 is the logarithm.
+        distance: `"euclidean"` or `"angular"`.
+        neuron_axis: axis or axes of the kernel that index neurons, as in `MHE`; `None` is the last.
+        groups: number of equal, contiguous groups of neurons which compete only among themselves,
+            as in `MHE`; `None` is 1.
+        sample: size of the random groups in which neurons meet, as in `MHE`; `None` is all pairs.
+        softening: distance below which the potential goes on as a straight line, as in `MHE`.
+
+    Raises:
+        TypeError, ValueError: at once for an argument of the wrong type or out of range; at the
+            first call for a kernel that does not fit `neuron_axis` or `groups`.
+        NotImplementedError: for second derivatives, as in `MHE`.
 
     Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS.
 
-    Example:
-
-    >>> import keras
-    >>> from keras_mhe import HalfSpaceMHE
-    >>> decay = keras.regularizers.L2(5e-4)
-    >>> layer = keras.layers.Conv2D(64, 3, kernel_regularizer=HalfSpaceMHE(1.0) + decay)
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import HalfSpaceMHE
+        >>> decay = keras.regularizers.L2(5e-4)
+        >>> layer = keras.layers.Conv2D(64, 3, kernel_regularizer=HalfSpaceMHE(1.0) + decay)
     """
 
     def __init__(

@@ -17,8 +17,9 @@ class Standing(NamedTuple):
         layer: name of the layer, after those of the models that it is in.
         kernel: which of the layer's weights it is.
         role: `"hidden"` or `"output"`.
-        groups, dimension, neurons: groups of neurons that do not meet, coordinates of a neuron,
-            neurons in a group.
+        groups: how many groups of neurons do not meet.
+        dimension: coordinates of a neuron.
+        neurons: neurons in a group.
         half_space: whether the mirror image of a neuron counts as that neuron.
         energy: the mean energy of a pair, as `hyperspherical_energy` gives it; NaN where a neuron
             is not finite.
@@ -27,12 +28,15 @@ class Standing(NamedTuple):
         position: 0 where the energy is the bound, 1 where it is that of random neurons; None where
             there is no bound, no energy or no neuron with a direction. A zero neuron counts as
             orthogonal to all others, as in training: many of them lower it.
-        smallest, mean, largest: of the angles between a neuron and its nearest, in degrees; None
-            where none has a direction.
-        zero, duplicate, non_finite: how many neurons have norm zero; repeat an earlier one to a
-            tenth of a degree; have an entry that is not a finite number.
-        nearest: array of the angles themselves, in the order of the neurons; NaN where a neuron
-            has no direction.
+        smallest: smallest of the angles between a neuron and its nearest, in degrees; None where no
+            neuron has a direction.
+        mean: mean of these angles, in degrees, or None.
+        largest: largest of these angles, in degrees, or None.
+        zero: how many neurons have norm zero.
+        duplicate: how many repeat an earlier one to a tenth of a degree.
+        non_finite: how many have an entry that is not a finite number.
+        nearest: array of the angles themselves in degrees, of shape `(groups * neurons,)`, in the
+            order of the neurons; NaN where a neuron has no direction.
     """
 
     layer: str
@@ -80,7 +84,8 @@ class Report:
     Attributes:
         rows: list of `Standing`, one for each kernel.
         left_out: reasons, by the names of the weights that were left out.
-        s, distance: of the energy.
+        s: power of the energy's potential.
+        distance: `"euclidean"` or `"angular"`, the distance in it.
         note: what else to know; empty for nothing.
     """
 

@@ -207,22 +207,21 @@ def class_energy(
 
     Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS.
 
-    Example:
-
-    >>> import keras
-    >>> from keras_mhe import class_energy
-    >>> class Classifier(keras.Model):
-    ...     def __init__(self, classes, factor=10.0):
-    ...         super().__init__()
-    ...         self.head = keras.layers.Dense(classes, use_bias=False)
-    ...         self.factor = factor
-    ...
-    ...     def call(self, features):
-    ...         return self.head(features)
-    ...
-    ...     def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
-    ...         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
-    ...         return loss + self.factor * class_energy(self.head.kernel, y)
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import class_energy
+        >>> class Classifier(keras.Model):
+        ...     def __init__(self, classes, factor=10.0):
+        ...         super().__init__()
+        ...         self.head = keras.layers.Dense(classes, use_bias=False)
+        ...         self.factor = factor
+        ...
+        ...     def call(self, features):
+        ...         return self.head(features)
+        ...
+        ...     def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
+        ...         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        ...         return loss + self.factor * class_energy(self.head.kernel, y)
     """
     matrix = neuron_matrix(kernel, neuron_axis)
     labels = _class_labels(labels, matrix.shape[-1])

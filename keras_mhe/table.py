@@ -14,8 +14,9 @@ class Row(NamedTuple):
         layer: name of the layer, after those of the models that it is in.
         kernel: which of the layer's weights it is.
         shape: its shape; None before it is built.
-        groups, dimension, neurons: groups of neurons that do not meet, coordinates of a neuron,
-            neurons in a group; None for what is skipped or not built.
+        groups: how many groups of neurons do not meet; None for what is skipped or not built.
+        dimension: coordinates of a neuron; None as for `groups`.
+        neurons: neurons in a group; None as for `groups`.
         role: `"hidden"`, `"output"`, `"skipped"`, or `"removed"` by `unregularize`.
         regularizer: what the kernel is regularized by now, all in all; None for nothing.
         saved: whether a saved model brings it back.

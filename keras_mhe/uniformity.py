@@ -25,7 +25,9 @@ class MHS(HypersphericalRegularizer):
         half_space: also count the mirror images of the neurons.
         every: an extension, not in the paper: minus the mean over neurons of the distance (not
             squared) to the nearest other, with a gradient for all of them.
-        neuron_axis, groups: as in `MHE`; groups are averaged.
+        neuron_axis: axis or axes of the kernel that index neurons, as in `MHE`; `None` is the last.
+        groups: number of equal, contiguous groups of neurons, as in `MHE`; `None` is 1. The loss is
+            the mean over groups.
 
     Raises:
         TypeError, ValueError: at once for an argument of the wrong type or out of range; at the
@@ -34,11 +36,10 @@ class MHS(HypersphericalRegularizer):
 
     Source: Liu et al. (2021), "Learning with Hyperspherical Uniformity", AISTATS.
 
-    Example:
-
-    >>> import keras
-    >>> from keras_mhe import MHS
-    >>> layer = keras.layers.Dense(10, kernel_regularizer=MHS(1.0))
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import MHS
+        >>> layer = keras.layers.Dense(10, kernel_regularizer=MHS(1.0))
     """
 
     def __init__(
@@ -78,18 +79,20 @@ class RMHP(HypersphericalRegularizer):
     Args:
         factor: weight in the loss, zero or more. The papers use 0.01 in hidden layers and 0.1 in
             the output layer.
-        neuron_axis, groups: as in `MHE`; groups are averaged.
+        neuron_axis: axis or axes of the kernel that index neurons, as in `MHE`; `None` is the last.
+        groups: number of equal, contiguous groups of neurons, as in `MHE`; `None` is 1. The loss is
+            the mean over groups.
 
     Raises:
-        TypeError, ValueError: as for `MHS`.
+        TypeError, ValueError: at once for an argument of the wrong type or out of range; at the
+            first call for a kernel that does not fit `neuron_axis` or `groups`.
 
     Source: Liu et al. (2021), "Learning with Hyperspherical Uniformity", AISTATS.
 
-    Example:
-
-    >>> import keras
-    >>> from keras_mhe import RMHP
-    >>> layer = keras.layers.Dense(10, kernel_regularizer=RMHP(0.1))
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import RMHP
+        >>> layer = keras.layers.Dense(10, kernel_regularizer=RMHP(0.1))
     """
 
     def __init__(
@@ -131,18 +134,21 @@ class MGD(HypersphericalRegularizer):
         factor: weight in the loss, zero or more. The papers use 0.01 in hidden layers and 0.1 in
             the output layer.
         half_space: also count the mirror images of the neurons.
-        neuron_axis, groups: as in `MHE`; groups are averaged.
+        neuron_axis: axis or axes of the kernel that index neurons, as in `MHE`; `None` is the last.
+        groups: number of equal, contiguous groups of neurons, as in `MHE`; `None` is 1. The loss is
+            the mean over groups.
 
     Raises:
-        TypeError, ValueError, NotImplementedError: as for `MHS`.
+        TypeError, ValueError: at once for an argument of the wrong type or out of range; at the
+            first call for a kernel that does not fit `neuron_axis` or `groups`.
+        NotImplementedError: for second derivatives.
 
     Source: Liu et al. (2021), "Learning with Hyperspherical Uniformity", AISTATS.
 
-    Example:
-
-    >>> import keras
-    >>> from keras_mhe import MGD
-    >>> layer = keras.layers.Dense(10, kernel_regularizer=MGD(0.1))
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import MGD
+        >>> layer = keras.layers.Dense(10, kernel_regularizer=MGD(0.1))
     """
 
     def __init__(

@@ -2,8 +2,10 @@
 
 import doctest
 import importlib
+import inspect
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from importlib.metadata import entry_points, requires, version
@@ -14,15 +16,27 @@ import pytest
 
 import keras_mhe
 from keras_mhe import MHE, HalfSpaceMHE, plots, reference
+from keras_mhe.attention import AttentionEnergy
+from keras_mhe.projections import Projection
 
 modules = [m.name for m in pkgutil.walk_packages(keras_mhe.__path__, "keras_mhe.")]
-public = [getattr(keras_mhe, name) for name in keras_mhe.__all__ if name != "__version__"]
-public += [getattr(plots, name) for name in plots.__all__]
-public += [
+references = [
     function
     for function in vars(reference).values()
     if getattr(function, "__module__", "") == reference.__name__ and function.__name__[0] != "_"
 ]
+public = [getattr(keras_mhe, name) for name in keras_mhe.__all__ if name != "__version__"]
+public += [plots, *(getattr(plots, name) for name in plots.__all__), *references, AttentionEnergy]
+classes = [thing for thing in public if inspect.isclass(thing)]
+functions = [thing for thing in public if inspect.isfunction(thing)]
+numerics = [keras_mhe.hyperspherical_energy, keras_mhe.class_energy, *references]
+numerics += [c for c in classes if issubclass(c, (keras.Regularizer, Projection))]
+
+
+def section(thing, title):
+    """The lines of a section of a docstring, less their common indent."""
+    found = re.search(rf"^{title}:\n((?: {{4}}.*\n|\n)+)", inspect.getdoc(thing) + "\n", re.M)
+    return inspect.cleandoc("\n" + found[1]) if found else ""
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +103,25 @@ def test_only_one_module_names_a_backend():
 
 
 @pytest.mark.parametrize("thing", public, ids=lambda thing: thing.__name__)
-def test_public_names_are_documented_with_an_example(thing):
-    assert ">>>" in thing.__doc__
+def test_public_names_have_an_example(thing):
+    assert ">>> " in section(thing, "Examples")
+
+
+@pytest.mark.parametrize("thing", classes + functions, ids=lambda thing: thing.__name__)
+def test_arguments_are_documented_each_by_itself_in_their_order(thing):
+    signature = inspect.signature(thing.__init__ if inspect.isclass(thing) else thing)
+    documented = re.findall(r"^\**(\w+): \S", section(thing, "Args"), re.M)
+    assert documented == [name for name in signature.parameters if name != "self"]
+
+
+@pytest.mark.parametrize("function", functions, ids=lambda function: function.__name__)
+def test_functions_say_what_they_return(function):
+    assert section(function, "Returns")
+
+
+@pytest.mark.parametrize("thing", numerics, ids=lambda thing: thing.__name__)
+def test_numbers_have_a_source(thing):
+    assert re.search(r"^Source: \S", inspect.getdoc(thing), re.M)
 
 
 @pytest.mark.parametrize("name", modules)

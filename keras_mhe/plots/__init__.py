@@ -2,6 +2,10 @@
 
 Every function draws into the `ax` that it is given, or a new one, and returns it. Colours are told
 apart with the common kinds of colour blindness too.
+
+Examples:
+    >>> from keras_mhe import MHE, plots
+    >>> ax = plots.pair_curves({"MHE": MHE()})
 """
 
 try:

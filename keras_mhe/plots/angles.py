@@ -34,13 +34,12 @@ def nearest_angles(row: Standing, *, ax: "Axes | None" = None) -> "Axes":
         TypeError: for what is no row.
         ValueError: for a kernel in which no neuron has a direction.
 
-    Example:
-
-    >>> import keras
-    >>> from keras_mhe import energy_report
-    >>> from keras_mhe.plots import nearest_angles
-    >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32)])
-    >>> ax = nearest_angles(energy_report(model).rows[0])
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import energy_report
+        >>> from keras_mhe.plots import nearest_angles
+        >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32)])
+        >>> ax = nearest_angles(energy_report(model).rows[0])
     """
     if not isinstance(row, Standing):
         raise TypeError(

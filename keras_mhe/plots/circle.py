@@ -36,13 +36,12 @@ def neurons_on_circle(
     Raises:
         ValueError: for neurons or features without exactly two coordinates.
 
-    Example:
-
-    >>> import numpy as np
-    >>> from keras_mhe.plots import neurons_on_circle
-    >>> ax = neurons_on_circle(np.eye(2))
-    >>> len(ax.texts)
-    2
+    Examples:
+        >>> import numpy as np
+        >>> from keras_mhe.plots import neurons_on_circle
+        >>> ax = neurons_on_circle(np.eye(2))
+        >>> len(ax.texts)
+        2
     """
     check_points(neurons, features, 2)
     if ax is None:

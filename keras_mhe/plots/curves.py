@@ -20,22 +20,22 @@ def pair_curves(
     can be, 1 at 45 degrees. The steeper a curve on the left, the more the closest neurons count.
 
     Args:
-        regularizers: functions of a kernel, as bare regularizers are, by the names to show.
+        regularizers: functions of a kernel of shape `(3, 2)`, as bare regularizers are, by the
+            names to show.
         farthest: the largest angle in degrees; None is 90 if one of them is in half space, where
             neurons at more have mirror images at less, and 180 otherwise.
         ax: a matplotlib Axes; a new one by default.
 
     Returns:
-        The Axes.
+        The Axes, angles in degrees.
 
     Raises:
-        ValueError: for no regularizer or an angle not between 45 and 180.
+        ValueError: for no regularizer, one that learns, or an angle not between 45 and 180.
 
-    Example:
-
-    >>> from keras_mhe import MHE, MHS
-    >>> from keras_mhe.plots import pair_curves
-    >>> ax = pair_curves({"MHE": MHE(), "MHS": MHS()})
+    Examples:
+        >>> from keras_mhe import MHE, MHS
+        >>> from keras_mhe.plots import pair_curves
+        >>> ax = pair_curves({"MHE": MHE(), "MHS": MHS()})
     """
     if not regularizers:
         raise ValueError("Expected at least one regularizer. Received: regularizers={}")

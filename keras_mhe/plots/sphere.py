@@ -52,13 +52,12 @@ def neurons_on_sphere(
         ValueError: for neurons or features without exactly three coordinates, and for an Axes
             without three dimensions.
 
-    Example:
-
-    >>> import numpy as np
-    >>> from keras_mhe.plots import neurons_on_sphere
-    >>> ax = neurons_on_sphere(np.eye(3))
-    >>> len(ax.texts)
-    3
+    Examples:
+        >>> import numpy as np
+        >>> from keras_mhe.plots import neurons_on_sphere
+        >>> ax = neurons_on_sphere(np.eye(3))
+        >>> len(ax.texts)
+        3
     """
     check_points(neurons, features, 3)
     if ax is None:

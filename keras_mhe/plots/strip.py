@@ -59,13 +59,12 @@ def heat_strip(report: Report, *, ax: "Axes | None" = None) -> "Axes":
     Raises:
         TypeError: for what is no report.
 
-    Example:
-
-    >>> import keras
-    >>> from keras_mhe import energy_report
-    >>> from keras_mhe.plots import heat_strip
-    >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32)])
-    >>> ax = heat_strip(energy_report(model))
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import energy_report
+        >>> from keras_mhe.plots import heat_strip
+        >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32)])
+        >>> ax = heat_strip(energy_report(model))
     """
     if not isinstance(report, Report):
         raise TypeError(

@@ -30,22 +30,21 @@ def energies_over_training(
         ax: a matplotlib Axes; a new one by default.
 
     Returns:
-        The Axes.
+        The Axes; angles in degrees, positions and energies without unit.
 
     Raises:
         ValueError: for a value that records do not have, and where nothing was recorded.
 
-    Example:
-
-    >>> import keras, numpy as np
-    >>> from keras_mhe import EnergyMonitor
-    >>> from keras_mhe.plots import energies_over_training
-    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    >>> model.compile("sgd", "mse")
-    >>> monitor = EnergyMonitor()
-    >>> x, y = np.ones((16, 8)), np.ones((16, 4))
-    >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[monitor])
-    >>> ax = energies_over_training(monitor)
+    Examples:
+        >>> import keras, numpy as np
+        >>> from keras_mhe import EnergyMonitor
+        >>> from keras_mhe.plots import energies_over_training
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> model.compile("sgd", "mse")
+        >>> monitor = EnergyMonitor()
+        >>> x, y = np.ones((16, 8)), np.ones((16, 4))
+        >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[monitor])
+        >>> ax = energies_over_training(monitor)
     """
     labels = {
         "position": "position: 0 best possible, 1 random",
