@@ -1,0 +1,63 @@
+"""What stands beside `docs` in the repository stands within it on the site: no copies, no links.
+
+Notebooks and pictures of measurements are added to the files of the site. Pages and notebooks link
+to each other as their files do, so that links work in the repository and in Jupyter as well.
+"""
+
+import logging
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File
+
+_ROOT = Path(__file__).parents[1]
+_NOTEBOOKS = "notebooks/*.ipynb"
+_OUTSIDE = (_NOTEBOOKS, "benchmarks/results/*.png")
+_log = logging.getLogger("mkdocs.hooks")
+
+
+def _found(pattern: str) -> list[str]:
+    return sorted(path.relative_to(_ROOT).as_posix() for path in _ROOT.glob(pattern))
+
+
+def on_config(config: Any) -> None:
+    """Puts the notebooks into the navigation, where it says so."""
+    nav = [
+        {k: _found(v) if v == _NOTEBOOKS else v for k, v in entry.items()} for entry in config.nav
+    ]
+    config.nav = [entry for entry in nav if all(entry.values())]
+
+
+@event_priority(100)  # before the plugin that reads notebooks
+def on_files(files: Any, config: Any) -> None:
+    """Adds what stands outside of `docs`."""
+    for pattern in _OUTSIDE:
+        for name in _found(pattern):
+            files.append(File(name, str(_ROOT), config.site_dir, config.use_directory_urls))
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Links from pages to what stands outside of `docs`."""
+    folders = "|".join(posixpath.dirname(pattern) for pattern in _OUTSIDE)
+    return re.sub(rf"(\]\((?:\.\./)*)\.\./(?=(?:{folders})/)", r"\1", markdown)
+
+
+def on_page_content(html: str, page: Any, files: Any, **_: Any) -> str:
+    """Links from notebooks, which their plugin leaves as they are."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return html
+
+    def link(match: re.Match[str]) -> str:
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(page.file.src_uri), match[2]))
+        file = files.get_file_from_path(path.removeprefix("docs/"))
+        if file is None:
+            _log.warning(
+                "%s links to %s, which is no page of the site", page.file.src_uri, match[2]
+            )
+            return match[0]
+        return match[1] + file.url_relative_to(page.file)
+
+    return re.sub(r'(<(?:a|img)\b[^>]*?\b(?:href|src)=")(?![a-z]+:|[#/])([^"#]+)', link, html)
