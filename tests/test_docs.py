@@ -9,7 +9,8 @@ import typer
 import keras_mhe
 from keras_mhe import cli, plots, reference
 
-pages = Path(__file__).parents[1] / "docs" / "api"
+guides = Path(__file__).parents[1] / "docs"
+pages = guides / "api"
 commands = typer.main.get_command(cli.app).commands
 
 
@@ -36,3 +37,32 @@ def test_the_page_of_the_command_has_its_options(name):
     shown = re.findall(r"`(--[\w-]+)", "".join(cells))
     options = [o for p in commands[name].params for o in p.opts + p.secondary_opts if o[0] == "-"]
     assert shown == options
+
+
+# Code, and what it prints where the page shows that.
+_BLOCK = re.compile(r"^```python\n(.*?)^```(?:\n\nprints\n\n```text\n(.*?)^```)?", re.M | re.S)
+# Pages whose code runs where more is asked of what comes of it.
+_ELSEWHERE = {
+    "compressive": "test_comhe",
+    "large_layers": "test_sampling",
+    "models": "test_models",
+    "regularizers": "test_uniformity",
+    "seeing": "test_measuring",
+}
+_with_code = sorted(p.stem for p in guides.glob("*.md") if "```python" in p.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", [name for name in _with_code if name not in _ELSEWHERE])
+def test_code_of_a_page_runs_and_prints_what_the_page_says(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for code, printed in _BLOCK.findall((guides / f"{name}.md").read_text("utf-8")):
+        exec(code, names)
+        assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize("name", _ELSEWHERE)
+def test_code_of_other_pages_runs_in_the_tests_of_a_module(name):
+    assert name in _with_code
+    module = Path(__file__).with_name(f"{_ELSEWHERE[name]}.py")
+    assert f'"{name}.md"' in module.read_text("utf-8")
