@@ -102,8 +102,8 @@ def test_the_page_on_the_papers_says_how_near_their_values_are(label):
     assert len(found) == cases
     largest = np.max(found, axis=0)
     assert np.all(figures >= largest), largest
-    # What is smaller is the rounding of float32, and stands as this.
-    assert np.all(figures <= np.maximum(1.5 * largest, 2e-6)), largest
+    # Rounded up; what is smaller than the rounding of float32 stands as this.
+    assert np.all(figures <= np.maximum(2.5 * largest, 2e-6)), largest
     assert np.all(figures <= [5e-3 if label == "`MGD`" else 1e-3, 1e-2, 1e-2])
 
 
