@@ -45,6 +45,8 @@ class CoMHE(HypersphericalRegularizer):
     Random and group projections work as any `kernel_regularizer`. The other two learn: wrap the
     layer in `HypersphericalRegularization`, which keeps what they have learned.
 
+    Of a kernel of shape `(..., N)`, a neuron a column, it makes a scalar without unit.
+
     Args:
         factor: weight of the energy in the loss, zero or more. The papers use 1.
         s: power of the potential, zero or more; 0 is the logarithm.

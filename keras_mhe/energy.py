@@ -92,8 +92,8 @@ def hyperspherical_energy(
     has energy 0 (half space: that of its own pair) and gradient 0.
 
     Args:
-        kernel: floating-point tensor or variable with at least two axes. Computed in float32,
-            float64 for a float64 kernel.
+        kernel: floating-point tensor or variable of shape `(..., N)`, at least two axes, a neuron
+            a column; `neuron_axis` for others. Computed in float32, float64 for a float64 kernel.
         s: power of the potential, zero or more; 0 is the logarithm. In float32 a potential whose
             steepest slope (`s * floor^(-s/2 - 1)`) exceeds 1e38 overflows.
         distance: `"euclidean"` or `"angular"`.

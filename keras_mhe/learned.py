@@ -106,7 +106,8 @@ class AngleProjection(LearnedProjection):
 
     `E(P'W)` with `P' = P - learning_rate * dL/dP`, `L = |cos(PW) - cos(W)|_F`, where `cos` is the
     matrix of cosines between neurons. In every training step P, kept by the layer wrapper, takes
-    `steps` such steps, and the loss adds the one above, through which its gradient passes.
+    `steps` such steps, and the loss adds the one above, through which its gradient passes. P is of
+    shape `(dim, d)`, W of `(d, N)`.
 
     Args:
         dim: dimensions of the projected neurons. Neurons of no more coordinates are not projected.
@@ -142,7 +143,7 @@ class AdversarialProjection(LearnedProjection):
 
     `E(P'W)` with `P' = P + learning_rate * dL/dP`, L the energy of PW in full space. In every
     training step P, kept by the layer wrapper, takes `steps` such steps, and the loss adds the
-    one above, through which its gradient passes.
+    one above, through which its gradient passes. P is of shape `(dim, d)`, W of `(d, N)`.
 
     Args:
         dim: dimensions of the projected neurons. Neurons of no more coordinates are not projected.

@@ -163,8 +163,8 @@ class RandomProjection(Projection):
 class GroupProjection(Projection):
     """Projections of compressive MHE to disjoint groups of coordinates.
 
-    `E = mean over k of E(W_k)`, `W_k` the rows of the matrix of neurons in group k. Groups are
-    contiguous and their sizes differ by at most one.
+    `E = mean over k of E(W_k)`, `W_k` the rows in group k of the matrix of neurons, of shape
+    `(d, N)`. Groups are contiguous and their sizes differ by at most one.
 
     Args:
         count: number of groups, at most that of the coordinates of a neuron.

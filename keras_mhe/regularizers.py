@@ -152,6 +152,8 @@ class MHE(HypersphericalRegularizer):
     `MHE(1.0) + keras.regularizers.L2(5e-4)`. A call takes a kernel of at least two axes and returns
     the loss, a scalar tensor without unit.
 
+    Of a kernel of shape `(..., N)`, a neuron a column, it makes a scalar without unit.
+
     Args:
         factor: weight of the energy in the loss, zero or more. The papers use 1 in hidden layers
             (half space) and 10 in the output layer (full space).
@@ -163,6 +165,8 @@ class MHE(HypersphericalRegularizer):
             for Dense and Conv. Transposed convolutions: -2; Embedding: 0.
         groups: number of equal, contiguous groups of neurons which compete only among
             themselves: the `groups` of a convolution, 4 for an LSTM, 3 for a GRU. `None` is 1.
+            Within `HypersphericalRegularization` and `regularize`, `None` is what the layer says,
+            for `neuron_axis` too.
         sample: at every step, neurons meet only within random groups of so many, drawn anew as
             soon as the kernel has changed. The loss is an unbiased estimate in time and memory
             `O(N * sample)`: for layers of tens of thousands of neurons. `None`, or a number not
@@ -231,6 +235,8 @@ class HalfSpaceMHE(MHE):
     `loss = factor * mean over the 2N(2N - 1) ordered pairs of the points u_i and -u_i of
     |p - q|^(-s)`: neurons repel each other's mirror images too, since in a hidden layer a neuron
     and its negative carry the same information. The papers' choice for hidden layers.
+
+    Of a kernel of shape `(..., N)`, a neuron a column, it makes a scalar without unit.
 
     Args:
         factor: weight of the energy in the loss, zero or more. The papers use 1 in hidden layers.

@@ -30,7 +30,8 @@ public += [plots, *(getattr(plots, name) for name in plots.__all__), *references
 classes = [thing for thing in public if inspect.isclass(thing)]
 functions = [thing for thing in public if inspect.isfunction(thing)]
 numerics = [keras_mhe.hyperspherical_energy, keras_mhe.class_energy, *references]
-numerics += [c for c in classes if issubclass(c, (keras.Regularizer, Projection))]
+regularizers = [c for c in classes if issubclass(c, (keras.Regularizer, Projection))]
+numerics += regularizers
 
 
 def section(thing, title):
@@ -122,6 +123,11 @@ def test_functions_say_what_they_return(function):
 @pytest.mark.parametrize("thing", numerics, ids=lambda thing: thing.__name__)
 def test_numbers_have_a_source(thing):
     assert re.search(r"^Source: \S", inspect.getdoc(thing), re.M)
+
+
+@pytest.mark.parametrize("thing", numerics[:2] + regularizers, ids=lambda thing: thing.__name__)
+def test_what_takes_an_array_says_of_what_shape(thing):
+    assert re.search(r"shape\s`\(", inspect.getdoc(thing))
 
 
 @pytest.mark.parametrize("name", modules)
