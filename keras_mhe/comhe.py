@@ -45,7 +45,7 @@ class CoMHE(HypersphericalRegularizer):
     Random and group projections work as any `kernel_regularizer`. The other two learn: wrap the
     layer in `HypersphericalRegularization`, which keeps what they have learned.
 
-    Of a kernel of shape `(..., N)`, a neuron a column, it makes a scalar without unit.
+    It turns a kernel of shape `(..., N)`, a neuron a column, into a scalar without unit.
 
     Args:
         factor: weight of the energy in the loss, zero or more. The papers use 1.

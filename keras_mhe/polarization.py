@@ -76,7 +76,7 @@ class MHP(_PoleRegularizer):
     `pole="worst"` finds the worst point of the sphere for the neurons as they are, by steps from
     several starts, and needs no wrapper.
 
-    Of a kernel of shape `(..., N)`, a neuron a column, it makes a scalar without unit.
+    It turns a kernel of shape `(..., N)`, a neuron a column, into a scalar without unit.
 
     Args:
         factor: weight in the loss, zero or more. The papers use 1 in hidden layers and 10 in the
@@ -140,7 +140,7 @@ class MHC(_PoleRegularizer):
 
     Learned and worst poles are as in `MHP`.
 
-    Of a kernel of shape `(..., N)`, a neuron a column, it makes a scalar without unit.
+    It turns a kernel of shape `(..., N)`, a neuron a column, into a scalar without unit.
 
     Args:
         factor: weight in the loss, zero or more. The papers use 0.01 in hidden layers and 0.1 in

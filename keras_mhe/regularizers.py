@@ -149,10 +149,9 @@ class MHE(HypersphericalRegularizer):
     kernel) on the unit sphere; see `hyperspherical_energy` for `s = 0`, angles and half space.
 
     The loss does not depend on norms: use it beside weight decay, as the papers do, with
-    `MHE(1.0) + keras.regularizers.L2(5e-4)`. A call takes a kernel of at least two axes and returns
-    the loss, a scalar tensor without unit.
+    `MHE(1.0) + keras.regularizers.L2(5e-4)`.
 
-    Of a kernel of shape `(..., N)`, a neuron a column, it makes a scalar without unit.
+    It turns a kernel of shape `(..., N)`, a neuron a column, into a scalar without unit.
 
     Args:
         factor: weight of the energy in the loss, zero or more. The papers use 1 in hidden layers
@@ -236,7 +235,7 @@ class HalfSpaceMHE(MHE):
     |p - q|^(-s)`: neurons repel each other's mirror images too, since in a hidden layer a neuron
     and its negative carry the same information. The papers' choice for hidden layers.
 
-    Of a kernel of shape `(..., N)`, a neuron a column, it makes a scalar without unit.
+    It turns a kernel of shape `(..., N)`, a neuron a column, into a scalar without unit.
 
     Args:
         factor: weight of the energy in the loss, zero or more. The papers use 1 in hidden layers.

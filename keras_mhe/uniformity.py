@@ -19,7 +19,7 @@ class MHS(HypersphericalRegularizer):
     `loss = -factor * min over i != j of |u_i - u_j|^2`, `u_i` the neurons on the unit sphere. Only
     the closest pair (one of them, where several are as close) has a gradient at a time.
 
-    Of a kernel of shape `(..., N)`, a neuron a column, it makes a scalar without unit.
+    It turns a kernel of shape `(..., N)`, a neuron a column, into a scalar without unit.
 
     Args:
         factor: weight in the loss, zero or more. The papers use 0.1 in hidden layers and 1 in the
@@ -78,7 +78,7 @@ class RMHP(HypersphericalRegularizer):
     nothing of how they spread: two clusters that face each other are as good as any balance. In
     half space it would be zero.
 
-    Of a kernel of shape `(..., N)`, a neuron a column, it makes a scalar without unit.
+    It turns a kernel of shape `(..., N)`, a neuron a column, into a scalar without unit.
 
     Args:
         factor: weight in the loss, zero or more. The papers use 0.01 in hidden layers and 0.1 in
@@ -134,7 +134,7 @@ class MGD(HypersphericalRegularizer):
     5e-5 (float64: 5e-7): value and gradient are finite always, and exact where the smallest
     eigenvalue of K exceeds 1e-4.
 
-    Of a kernel of shape `(..., N)`, a neuron a column, it makes a scalar without unit.
+    It turns a kernel of shape `(..., N)`, a neuron a column, into a scalar without unit.
 
     Args:
         factor: weight in the loss, zero or more. The papers use 0.01 in hidden layers and 0.1 in
