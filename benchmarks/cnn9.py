@@ -32,14 +32,15 @@ REGULARIZERS = {
 }
 
 
-def cnn9(hidden: Any, output: Any, width: int, jit_compile: Any) -> keras.Model:
-    """CNN-9 of Liu et al. (2018) for 32 x 32 images and 10 classes, compiled.
+def cnn9(hidden: Any, output: Any, width: int, jit_compile: Any, classes: int = 10) -> keras.Model:
+    """CNN-9 of Liu et al. (2018) for 32 x 32 images, compiled.
 
     Args:
         hidden: regularizer of the hidden kernels beside L2, or `None`.
         output: regularizer of the last kernel beside L2, or `None`.
         width: filters of the first block; 64 in the papers.
         jit_compile: as in `keras.Model.compile`.
+        classes: outputs.
     """
     layers = keras.layers
 
@@ -62,7 +63,7 @@ def cnn9(hidden: Any, output: Any, width: int, jit_compile: Any) -> keras.Model:
             stack.append(convolution(width << block, 3, "same", hidden))
             stack += [layers.BatchNormalization(), layers.ReLU()]
         stack.append(layers.MaxPooling2D())
-    stack += [convolution(width << 2, 4, "valid", hidden), convolution(10, 1, "valid", output)]
+    stack += [convolution(width << 2, 4, "valid", hidden), convolution(classes, 1, "valid", output)]
     stack.append(layers.Flatten())
     model = keras.Sequential(stack)
     model.compile(

@@ -1,0 +1,1 @@
+"""Experiments on when hyperspherical energy helps: `python -m experiments --help`."""

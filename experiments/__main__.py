@@ -1,0 +1,134 @@
+"""`python -m experiments`: does the runs that are missing, and shows what all of them say."""
+
+import inspect
+import os
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MPLBACKEND", "agg")
+# A run computes on one core, so that sums come in one order: on TensorFlow, on JAX, on a GPU.
+os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "NPROC": "1"}
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
+
+import keras
+import typer
+from rich.console import Console
+
+from experiments import cnn9, correlation, crowding, gan, imbalance, sphereface_plus
+from experiments.data import name_of
+from experiments.experiment import Experiment
+from experiments.records import Config, Value
+from experiments.report import path_of, show, with_tables
+from experiments.running import perform
+
+EXPERIMENTS = [
+    module.experiment for module in (cnn9, imbalance, crowding, sphereface_plus, gan, correlation)
+]
+_FOLDER = Path(__file__).parent
+_HELP = {
+    "data": '"digits"; "cifar10" or "cifar100" of Keras; the path of a folder of `train` and '
+    "`test`, each with a folder of images for every class; or of an .npz archive.",
+    "width": "Filters of a first layer.",
+    "images": "Images to train on, drawn by seed.",
+    "steps": "Steps of training.",
+    "rate": "Learning rate to begin with.",
+    "passes": "Passes over the training set.",
+    "features": "Dimensions of the features.",
+    "classes": "Numbers of classes.",
+    "margin": "How many times the angle to the right class counts.",
+    "variants": "What is compared; or all.",
+}
+
+app = typer.Typer(
+    help="When does hyperspherical energy help? Each experiment does the runs that its file of "
+    "results lacks, and shows what all in it say. KERAS_BACKEND is tensorflow or jax.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _values(option: str, usual: tuple[Value, ...]) -> list[Value]:
+    return [type(usual[0])(value) for value in option.split(",")]
+
+
+def _variants(option: str, experiment: Experiment) -> list[str]:
+    names = list(experiment.variants) if option == "all" else option.split(",")
+    for name in names:
+        if name not in experiment.variants:
+            known = ", ".join(experiment.variants)
+            raise typer.BadParameter(f"Variants are {known}. Received: {name}")
+    return names
+
+
+def _do(experiment: Experiment, options: dict[str, Any]) -> None:
+    """Runs of all combinations, seed after seed, so that what was stopped early has pairs."""
+    grid = {name: _values(options[name], usual) for name, usual in experiment.grid.items()}
+    seeds, folder = options["seeds"], options["out"]
+    if options["quick"]:
+        grid |= {name: list(values) for name, values in experiment.quick.items()}
+        seeds, folder = 2, folder / "quick"
+    sources = {name_of(str(path)): str(path) for path in grid.get("data", [])}
+    if sources:
+        grid["data"] = list(sources)
+    variants = _variants(options["variants"], experiment)
+    fixed = {"experiment": experiment.runs or experiment.name, "backend": keras.backend.backend()}
+    configs: list[Config] = [
+        fixed | dict(zip(grid, values, strict=True)) | {"variant": variant, "seed": seed}
+        for seed in range(seeds)
+        for values in product(*grid.values())
+        for variant in variants
+    ]
+    console = Console(width=200)
+    perform(configs, sources, path_of(experiment, folder), options["workers"], console)
+    show(experiment, folder, console)
+
+
+def _add(experiment: Experiment) -> None:
+    """A command of an experiment, with an option for each part of its configs."""
+    texts = {name: ",".join(map(str, values)) for name, values in experiment.grid.items()}
+    texts["variants"] = ",".join(experiment.asked) or "all"
+    option = typer.Option
+    common = {
+        "seeds": (5, Annotated[int, option(min=1, help="Runs of each: seeds 0, 1, 2 ...")]),
+        "workers": (2, Annotated[int, option(min=1, help="Runs at a time, of a core each.")]),
+        "quick": (False, Annotated[bool, option("--quick", help="A few tiny runs: a check.")]),
+        "out": (_FOLDER / "results", Annotated[Path, option(help="Folder of the results.")]),
+    }
+    described = {
+        name: (text, Annotated[str, option(help=_HELP[name])]) for name, text in texts.items()
+    }
+
+    def command(**options: Any) -> None:
+        _do(experiment, options)
+
+    # Typer reads options from a signature, and these differ from experiment to experiment.
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=usual, annotation=kind)
+            for name, (usual, kind) in (described | common).items()
+        ]
+    )
+    command.__annotations__ = {name: kind for name, (_, kind) in (described | common).items()}
+    about = inspect.getmodule(experiment.closer if experiment.runs else experiment.run)
+    app.command(experiment.name.replace("_", "-"), help=about.__doc__)(command)
+
+
+@app.command()
+def tables() -> None:
+    """Writes the tables and the pictures of all results anew."""
+    page, folder = _FOLDER / "README.md", _FOLDER / "results"
+    console = Console(width=200)
+    for experiment in EXPERIMENTS:
+        show(experiment, folder, console)
+    page.write_text(with_tables(page.read_text("utf-8"), EXPERIMENTS, folder), "utf-8")
+
+
+for _experiment in EXPERIMENTS:
+    _add(_experiment)
+
+if __name__ == "__main__":
+    app(prog_name="python -m experiments")

@@ -1,0 +1,171 @@
+"""The papers' CNN-9 and protocol on CIFAR, any regularizer on all of its kernels."""
+
+from collections.abc import Callable
+from functools import partial
+from math import pi
+from typing import Any
+
+import keras
+import numpy as np
+
+from benchmarks.cnn9 import cnn9
+from experiments.data import cifar, scaled
+from experiments.experiment import Experiment, Outcome
+from experiments.records import Config
+from keras_mhe import MGD, MHC, MHE, MHP, MHS, RMHP, CoMHE, EnergyMonitor, regularize
+
+_BATCH, _MARGIN = 128, 4
+# How often kernels are looked at in a training.
+PARTS = 20
+
+
+class Orthogonal(keras.Regularizer):
+    """Keras's `OrthogonalRegularizer`, which takes matrices only, on kernels of any rank."""
+
+    def __init__(self, factor: float = 0.01) -> None:
+        self.matrix = keras.regularizers.OrthogonalRegularizer(factor, mode="columns")
+
+    def __call__(self, kernel: Any) -> Any:
+        return self.matrix(keras.ops.reshape(kernel, (-1, kernel.shape[-1])))
+
+
+def _mhe(half_space: bool, distance: str, s: int) -> tuple[Any, Any]:
+    # The papers' programs take -log of squared distances, and 0.1 of angles divided by pi.
+    factor = {"euclidean": (2.0, 1.0, 1.0), "angular": (1.0, 0.1 * pi, 0.1 * pi**2)}[distance][s]
+    hidden = MHE(factor, s, distance=distance, half_space=half_space)
+    return hidden, MHE(10 * factor, s, distance=distance)
+
+
+def _comhe(projection: str) -> tuple[Any, Any]:
+    return CoMHE(1.0, projection=projection), MHE(10.0)
+
+
+# Regularizers of hidden kernels and of the last one, with the papers' factors.
+VARIANTS: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "baseline": lambda: (None, None),
+    "orthogonal": lambda: (Orthogonal(), Orthogonal()),
+    **{f"MHE s={s}": partial(_mhe, False, "euclidean", s) for s in (0, 1, 2)},
+    **{f"half-space MHE s={s}": partial(_mhe, True, "euclidean", s) for s in (0, 1, 2)},
+    **{f"angular MHE s={s}": partial(_mhe, False, "angular", s) for s in (0, 1, 2)},
+    **{f"angular half-space MHE s={s}": partial(_mhe, True, "angular", s) for s in (0, 1, 2)},
+    "RP-CoMHE": partial(_comhe, "random"),
+    "AP-CoMHE": partial(_comhe, "angle"),
+    "adversarial CoMHE": partial(_comhe, "adversarial"),
+    "MHS": lambda: (MHS(0.2, half_space=True), MHS(1.0)),
+    "MHP": lambda: (MHP(1.0, half_space=True), MHP(10.0)),
+    "RMHP": lambda: (RMHP(0.01), RMHP(0.1)),
+    "MHC": lambda: (MHC(0.01, half_space=True), MHC(0.1)),
+    "MGD": lambda: (MGD(0.01, half_space=True), MGD(0.1)),
+}
+
+
+class _Batches(keras.utils.PyDataset):
+    """Random crops of padded images, half of them mirrored, pass after pass in a new order.
+
+    An epoch of Keras is a part of training here, whatever the number of images.
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> None:
+        super().__init__()
+        margin = ((0, 0), (_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0))
+        self.images, self.labels, self.steps, self.seed = (
+            np.pad(images, margin),
+            labels,
+            steps,
+            seed,
+        )
+        self.size, self.past = images.shape[1], 0
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def on_epoch_end(self) -> None:
+        self.past += self.steps
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        step = self.past + index
+        times, place = divmod(step, len(self.labels) // _BATCH)
+        order = np.random.default_rng([self.seed, 0, times]).permutation(len(self.labels))
+        chosen = order[place * _BATCH :][:_BATCH]
+        rng = np.random.default_rng([self.seed, 1, step])
+        row, column = rng.integers(0, 2 * _MARGIN + 1, (2, _BATCH, 1)) + np.arange(self.size)
+        column = np.where(rng.random((_BATCH, 1)) < 0.5, column[:, ::-1], column)
+        crops = self.images[chosen[:, None, None], row[:, :, None], column[:, None, :]]
+        return crops, self.labels[chosen]
+
+
+def _model(variant: str, width: int, classes: int, steps: int, rate: float) -> keras.Model:
+    hidden, output = VARIANTS[variant]()
+    if variant in ("baseline", "orthogonal"):
+        model = cnn9(hidden, output, width, "auto", classes)
+    else:
+        model = cnn9(None, None, width, "auto", classes)
+        # Another model of the same layers where regularizers learn.
+        model = regularize(model, hidden, output).model
+    # A tenth of the rate after 20,000, 30,000 and 37,500 of the papers' 42,500 steps.
+    ends = [round(steps * k / 42.5) for k in (20, 30, 37.5)]
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
+        ends, [rate, rate / 10, rate / 100, rate / 1000]
+    )
+    model.compile(
+        keras.optimizers.SGD(schedule, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return model
+
+
+def _curves(monitor: EnergyMonitor) -> dict[str, list[float | None]]:
+    """Positions and smallest angles of every kernel, from before training to its end."""
+    curves: dict[str, list[float | None]] = {}
+    for record in monitor.history:
+        for number, row in enumerate(record["rows"], 1):
+            for figure in ("position", "smallest"):
+                value = row[figure]
+                points = curves.setdefault(f"layer {number} {figure}", [])
+                points.append(None if value is None else round(value, 5))
+    return curves
+
+
+def run(config: Config, source: str) -> Outcome:
+    """One training: accuracy on all test images, and where kernels stood after each part."""
+    seed, steps = int(config["seed"]), int(config["steps"])
+    if steps % PARTS:
+        raise ValueError(f"Steps are a multiple of {PARTS}. Received: steps={steps}")
+    images = cifar(source)
+    chosen = np.random.default_rng(seed).permutation(len(images.y))[: int(config["images"])]
+    classes = int(images.y.max()) + 1
+    model = _model(
+        str(config["variant"]), int(config["width"]), classes, steps, float(config["rate"])
+    )
+    batches = _Batches(scaled(images.x[chosen]), images.y[chosen], steps // PARTS, seed)
+    monitor = EnergyMonitor()
+    model.fit(batches, epochs=PARTS, shuffle=False, verbose=0, callbacks=[monitor])
+    logits = model.predict(scaled(images.x_test), batch_size=1000, verbose=0)
+    curves = _curves(monitor)
+    ends = {name: points[-1] for name, points in curves.items() if points[-1] is not None}
+    return Outcome(
+        {
+            "accuracy %": 100 * np.mean(logits.argmax(axis=-1) == images.y_test),
+            "mean position": np.mean([v for k, v in ends.items() if k.endswith("position")]),
+            "smallest angle °": min(v for k, v in ends.items() if k.endswith("smallest")),
+        },
+        curves,
+    )
+
+
+experiment = Experiment(
+    "cnn9",
+    run,
+    tuple(VARIANTS),
+    headlines=("accuracy %",),
+    # A quarter of the papers' width, a fifth of their images, 20 passes and a rate that trains it.
+    grid={
+        "data": ("cifar10",),
+        "width": (16,),
+        "images": (10_000,),
+        "steps": (1560,),
+        "rate": (0.01,),
+    },
+    quick={"data": ("digits",), "width": (4,), "images": (512,), "steps": (PARTS,)},
+    asked=("baseline", "half-space MHE s=2", "half-space MHE s=0", "RP-CoMHE"),
+)
