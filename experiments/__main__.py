@@ -51,12 +51,9 @@ app = typer.Typer(
 )
 
 
-def _values(option: str, usual: tuple[Value, ...]) -> list[Value]:
-    return [type(usual[0])(value) for value in option.split(",")]
-
-
-def _variants(option: str, experiment: Experiment) -> list[str]:
-    names = list(experiment.variants) if option == "all" else option.split(",")
+def _variants(option: str | None, experiment: Experiment) -> list[str]:
+    names = list(experiment.asked) if option is None else option.split(",")
+    names = names if names and option != "all" else list(experiment.variants)
     for name in names:
         if name not in experiment.variants:
             known = ", ".join(experiment.variants)
@@ -64,24 +61,38 @@ def _variants(option: str, experiment: Experiment) -> list[str]:
     return names
 
 
+def _grid(options: dict[str, Any], experiment: Experiment) -> dict[str, list[Value]]:
+    """Values of each part: those that were asked for, or the usual ones."""
+    grid = {}
+    for name, usual in experiment.grid.items():
+        kind = type(usual[0])
+        if options[name] is not None:
+            try:
+                grid[name] = [kind(value) for value in options[name].split(",")]
+            except ValueError as error:
+                raise typer.BadParameter(
+                    f"Expected {kind.__name__}s with commas between them. "
+                    f"Received: --{name} {options[name]}"
+                ) from error
+        else:
+            grid[name] = list(experiment.quick.get(name, usual) if options["quick"] else usual)
+    return grid
+
+
 def _do(experiment: Experiment, options: dict[str, Any]) -> None:
     """Runs of all combinations, seed after seed, so that what was stopped early has pairs."""
-    grid = {name: _values(options[name], usual) for name, usual in experiment.grid.items()}
-    seeds, folder = options["seeds"], options["out"]
-    if options["quick"]:
-        grid |= {name: list(values) for name, values in experiment.quick.items()}
-        seeds, folder = 2, folder / "quick"
-    sources = {name_of(str(path)): str(path) for path in grid.get("data", [])}
+    variants, grid = _variants(options["variants"], experiment), _grid(options, experiment)
+    sources = {name_of(str(place)): str(place) for place in grid.get("data", [])}
     if sources:
         grid["data"] = list(sources)
-    variants = _variants(options["variants"], experiment)
     fixed = {"experiment": experiment.runs or experiment.name, "backend": keras.backend.backend()}
     configs: list[Config] = [
         fixed | dict(zip(grid, values, strict=True)) | {"variant": variant, "seed": seed}
-        for seed in range(seeds)
+        for seed in range(options["seeds"] or (2 if options["quick"] else 5))
         for values in product(*grid.values())
         for variant in variants
     ]
+    folder = options["out"] / "quick" if options["quick"] else options["out"]
     console = Console(width=200)
     perform(configs, sources, path_of(experiment, folder), options["workers"], console)
     show(experiment, folder, console)
@@ -89,17 +100,21 @@ def _do(experiment: Experiment, options: dict[str, Any]) -> None:
 
 def _add(experiment: Experiment) -> None:
     """A command of an experiment, with an option for each part of its configs."""
-    texts = {name: ",".join(map(str, values)) for name, values in experiment.grid.items()}
-    texts["variants"] = ",".join(experiment.asked) or "all"
+    texts = {name: ", ".join(map(str, values)) for name, values in experiment.grid.items()}
+    texts["variants"] = ", ".join(experiment.asked) or "all"
     option = typer.Option
-    common = {
-        "seeds": (5, Annotated[int, option(min=1, help="Runs of each: seeds 0, 1, 2 ...")]),
-        "workers": (2, Annotated[int, option(min=1, help="Runs at a time, of a core each.")]),
-        "quick": (False, Annotated[bool, option("--quick", help="A few tiny runs: a check.")]),
-        "out": (_FOLDER / "results", Annotated[Path, option(help="Folder of the results.")]),
-    }
     described = {
-        name: (text, Annotated[str, option(help=_HELP[name])]) for name, text in texts.items()
+        name: (None, Annotated[str | None, option(help=f"{_HELP[name]} Default: {text}.")])
+        for name, text in texts.items()
+    }
+    common = {
+        "seeds": (
+            None,
+            Annotated[int | None, option(min=1, help="Runs of each, seeds from 0 on. Default: 5.")],
+        ),
+        "workers": (2, Annotated[int, option(min=1, help="Runs at a time, of a core each.")]),
+        "quick": (False, Annotated[bool, option("--quick", help="Two tiny runs of each.")]),
+        "out": (_FOLDER / "results", Annotated[Path, option(help="Folder of the results.")]),
     }
 
     def command(**options: Any) -> None:

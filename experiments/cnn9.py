@@ -68,18 +68,14 @@ class _Batches(keras.utils.PyDataset):
     def __init__(self, images: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> None:
         super().__init__()
         margin = ((0, 0), (_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0))
-        self.images, self.labels, self.steps, self.seed = (
-            np.pad(images, margin),
-            labels,
-            steps,
-            seed,
-        )
-        self.size, self.past = images.shape[1], 0
+        self.images, self.labels, self.size = np.pad(images, margin), labels, images.shape[1]
+        self.seed, self.steps, self.past = seed, steps, 0
 
     def __len__(self) -> int:
         return self.steps
 
     def on_epoch_end(self) -> None:
+        # Keras calls it before the first epoch as well: training begins behind the first part.
         self.past += self.steps
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from rich.table import Table
 from scipy import stats
 
 from experiments.experiment import Experiment
-from experiments.records import Config, Record, Value
+from experiments.records import Config, Record, Value, identity
 
 
 class Sample(NamedTuple):
@@ -67,15 +67,15 @@ def arms(records: Iterable[Record], variants: tuple[str, ...]) -> list[tuple[Arm
         parts = [v for k, v in sorted(config.items()) if k not in ("variant", "seed")]
         return parts, variants.index(config["variant"]), config["seed"]
 
-    found: dict[str, Arm] = {}
+    found: dict[tuple[str, str], Arm] = {}
     for record in sorted(records, key=place):
         condition = {k: v for k, v in record["config"].items() if k not in ("variant", "seed")}
         variant = record["config"]["variant"]
-        arm = found.setdefault(f"{condition} {variant}", Arm(condition, variant, {}))
+        arm = found.setdefault((identity(condition), variant), Arm(condition, variant, {}))
         arm.runs[record["config"]["seed"]] = record
     return [
-        (arm, None if arm.variant == variants[0] else found.get(f"{arm.condition} {variants[0]}"))
-        for arm in found.values()
+        (arm, None if variant == variants[0] else found.get((condition, variants[0])))
+        for (condition, variant), arm in found.items()
     ]
 
 
