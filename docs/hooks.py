@@ -1,6 +1,6 @@
 """What stands beside `docs` in the repository stands within it on the site: no copies, no links.
 
-Notebooks and pictures of measurements are added to the files of the site. Pages and notebooks link
+Notebooks, experiments and pictures of measurements are added to the files of the site. Pages and notebooks link
 to each other as their files do, so that links work in the repository and in Jupyter as well.
 """
 
@@ -15,7 +15,12 @@ from mkdocs.structure.files import File
 
 _ROOT = Path(__file__).parents[1]
 _NOTEBOOKS = "notebooks/*.ipynb"
-_OUTSIDE = (_NOTEBOOKS, "benchmarks/results/*.png")
+_OUTSIDE = (
+    _NOTEBOOKS,
+    "benchmarks/results/*.png",
+    "experiments/README.md",
+    "experiments/results/*.png",
+)
 _log = logging.getLogger("mkdocs.hooks")
 
 
@@ -39,8 +44,10 @@ def on_files(files: Any, config: Any) -> None:
             files.append(File(name, str(_ROOT), config.site_dir, config.use_directory_urls))
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Links from pages to what stands outside of `docs`."""
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Links between pages and what stands outside of `docs`."""
+    if page.file.src_uri.startswith("experiments/"):
+        return re.sub(r"(\]\(\.\./)docs/", r"\1", markdown)
     folders = "|".join(posixpath.dirname(pattern) for pattern in _OUTSIDE)
     return re.sub(rf"(\]\((?:\.\./)*)\.\./(?=(?:{folders})/)", r"\1", markdown)
 

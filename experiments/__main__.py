@@ -37,6 +37,7 @@ _HELP = {
     "rate": "Learning rate to begin with.",
     "passes": "Passes over the training set.",
     "features": "Dimensions of the features.",
+    "head": "Class vectors as they are, or as if of length one: plain, normalised.",
     "classes": "Numbers of classes.",
     "margin": "How many times the angle to the right class counts.",
     "variants": "What is compared; or all.",

@@ -13,7 +13,13 @@ from scipy import ndimage
 from experiments.data import Images, digits
 from experiments.experiment import Experiment, Outcome
 from experiments.records import Config
-from experiments.small import angle_figures, class_vectors, features_of, fit
+from experiments.small import (
+    UnitClassVectors,
+    angle_figures,
+    class_vectors,
+    features_of,
+    fit,
+)
 from keras_mhe import MHE, class_energy
 
 TRAIN, TEST = 20_000, 5_000
@@ -23,6 +29,9 @@ VARIANTS: dict[str, tuple[keras.Regularizer | None, float]] = {
     **{f"MHE({factor:g})": (MHE(factor), 0.0) for factor in (0.1, 1, 10)},
     **{f"class_energy({factor:g})": (None, factor) for factor in (1.0, 10.0)},
 }
+
+
+_HEADS = {"plain": class_vectors, "normalised": UnitClassVectors}
 
 
 def _views(people: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -74,7 +83,7 @@ def run(config: Config, source: str) -> Outcome:
     images = identities(classes, seed)
     features = features_of(images.x.shape[1:], int(config["features"]), width=256)
     regularizer, factor = VARIANTS[variant]
-    head = class_vectors(classes, regularizer)
+    head = _HEADS[str(config["head"])](classes, regularizer)
     model = (WithClassEnergy if factor else keras.Sequential)([features, head])
     model.factor = factor
     fit(model, images.x, images.y, seed, int(config["passes"]), batch=100, rate=0.1)
@@ -93,7 +102,12 @@ experiment = Experiment(
     run,
     tuple(VARIANTS),
     headlines=("accuracy %",),
-    grid={"passes": (20,), "classes": (10, 100, 1000), "features": (3, 8, 32)},
+    grid={
+        "passes": (20,),
+        "head": ("plain", "normalised"),
+        "classes": (10, 100, 1000),
+        "features": (3, 8, 32),
+    },
     quick={"passes": (1,), "classes": (10,), "features": (3,)},
     along="features",
 )

@@ -46,6 +46,25 @@ def class_vectors(classes: int, regularizer: keras.Regularizer | None) -> keras.
     )
 
 
+class UnitClassVectors(keras.layers.Layer):
+    """`|x| cos(x, w_j)`: class vectors count with length one, whatever length they have."""
+
+    def __init__(self, classes: int, regularizer: keras.Regularizer | None) -> None:
+        super().__init__(name="classes")
+        self.classes, self.regularizer = classes, regularizer
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.kernel = self.add_weight(
+            (input_shape[-1], self.classes),
+            initializer="glorot_uniform",
+            regularizer=self.regularizer,
+            name="kernel",
+        )
+
+    def call(self, features: Any) -> Any:
+        return keras.ops.matmul(features, keras.ops.normalize(self.kernel, axis=0))
+
+
 def fit(
     model: keras.Model,
     x: np.ndarray,

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from experiments.data import Images, digits
 from experiments.experiment import Experiment, Outcome
 from experiments.records import Config, Record
-from experiments.small import angle_figures, directions, features_of, fit
+from experiments.small import UnitClassVectors, angle_figures, directions, features_of, fit
 from keras_mhe import MHE
 from keras_mhe.plots import neurons_on_sphere
 
@@ -24,24 +24,12 @@ _PLAIN = 5.0
 _SHOWN = 400
 
 
-class Angular(keras.layers.Layer):
-    """`|x| cos(x, w_j)` for each class vector w_j of whatever length, and `|x|` behind them."""
-
-    def __init__(self, classes: int, regularizer: keras.Regularizer | None) -> None:
-        super().__init__(name="classes")
-        self.classes, self.regularizer = classes, regularizer
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self.kernel = self.add_weight(
-            (input_shape[-1], self.classes),
-            initializer="glorot_uniform",
-            regularizer=self.regularizer,
-            name="kernel",
-        )
+class WithLengths(UnitClassVectors):
+    """`|x| cos(x, w_j)` for each class vector w_j, and `|x|` behind them."""
 
     def call(self, features: Any) -> Any:
         lengths = ops.sqrt(ops.sum(ops.square(features), axis=-1, keepdims=True) + 1e-12)
-        return ops.concatenate([features @ ops.normalize(self.kernel, axis=0), lengths], axis=-1)
+        return ops.concatenate([super().call(features), lengths], axis=-1)
 
 
 def margin_loss(labels: Any, outputs: Any, margin: int) -> Any:
@@ -73,7 +61,7 @@ def run(config: Config, source: str) -> Outcome:
     """One training; margin 1 is a softmax over cosines."""
     seed, images = int(config["seed"]), _split(int(config["seed"]))
     features = features_of(images.x.shape[1:], FEATURES)
-    head = Angular(CLASSES, VARIANTS[str(config["variant"])])
+    head = WithLengths(CLASSES, VARIANTS[str(config["variant"])])
     loss = partial(margin_loss, margin=int(config["margin"]))
     model = keras.Sequential([features, head])
     fit(model, images.x, images.y, seed, int(config["passes"]), loss=loss)
