@@ -20,11 +20,13 @@ class Sample(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f} ± {self.error:.2f}"
+        return f"{self.mean:.2f}" + ("" if np.isinf(self.error) else f" ± {self.error:.2f}")
 
     @property
     def difference(self) -> str:
         """The mean with its sign, the interval, and which way if that leaves zero out."""
+        if np.isinf(self.error):
+            return f"{self.mean:+.2f}, one pair"
         verdict = "higher" if self.low > 0 else "lower" if self.high < 0 else "unclear"
         return f"{self.mean:+.2f} ({self.low:+.2f} to {self.high:+.2f}), {verdict}"
 

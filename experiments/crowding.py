@@ -29,8 +29,6 @@ VARIANTS: dict[str, tuple[keras.Regularizer | None, float]] = {
     **{f"MHE({factor:g})": (MHE(factor), 0.0) for factor in (0.1, 1, 10)},
     **{f"class_energy({factor:g})": (None, factor) for factor in (1.0, 10.0)},
 }
-
-
 _HEADS = {"plain": class_vectors, "normalised": UnitClassVectors}
 
 
@@ -108,6 +106,6 @@ experiment = Experiment(
         "classes": (10, 100, 1000),
         "features": (3, 8, 32),
     },
-    quick={"passes": (1,), "classes": (10,), "features": (3,)},
+    quick={"passes": (1,), "head": ("plain",), "classes": (10,), "features": (3,)},
     along="features",
 )
