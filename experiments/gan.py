@@ -166,6 +166,9 @@ def draw(records: list[Record]) -> Figure:
     )
     for ax, record in zip(axes[0], shown, strict=True):
         images = (np.array(record["details"]["images"]) + 1) / 2
+        # A frame of grey around each.
+        frame = ((0, 0), (1, 1), (1, 1), (0, 0))
+        images = np.pad(images, frame, constant_values=0.5)
         _, size, _, channels = images.shape
         rows = images.reshape(5, 8, size, size, channels).swapaxes(1, 2)
         ax.imshow(rows.reshape(5 * size, 8 * size, channels), cmap="gray", vmin=0, vmax=1)

@@ -1,7 +1,10 @@
 """Differences from the baseline with their 95 % intervals."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.comparing import Arm, arms, parts_that
@@ -23,48 +26,71 @@ def _panels(records: list[Record], experiment: Experiment) -> dict[str, list[tup
     return panels
 
 
+def _panel(ax: Axes, pairs: list[tuple[Arm, Arm]], experiment: Experiment) -> None:
+    headline, along = experiment.headlines[0], experiment.along
+    shown = {arm.variant for arm, _ in pairs}
+    variants = [variant for variant in experiment.variants if variant in shown]
+    places = sorted({arm.condition[along] for arm, _ in pairs}) if along else variants
+    for number, variant in enumerate(variants):
+        mine = [(arm, baseline) for arm, baseline in pairs if arm.variant == variant]
+        x = [places.index(arm.condition[along] if along else variant) for arm, _ in mine]
+        gains = [arm.gain(baseline, headline) for arm, baseline in mine]
+        # Beside each other where they share a place.
+        shift = 0.5 * (number / max(len(variants) - 1, 1) - 0.5) if along else 0
+        ax.errorbar(
+            np.add(x, shift),
+            [gain.mean for gain in gains],
+            [gain.high - gain.mean for gain in gains],
+            fmt="o",
+            markersize=4,
+            capsize=3,
+            # The same in every panel.
+            color=_COLOURS[experiment.variants.index(variant) % len(_COLOURS)],
+            label=variant,
+        )
+    ax.axhline(0, color="0.4", linewidth=1)
+    low, high = ax.get_ylim()
+    if high - low > 20:
+        # Points beside tens of points.
+        ax.set_yscale("symlog", linthresh=1)
+        ax.set_yticks(
+            [t for t in (-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100) if low <= t <= high],
+        )
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.minorticks_off()
+    ax.set_xticks(range(len(places)), [str(place) for place in places])
+    ax.grid(alpha=0.3, axis="y")
+    if along:
+        ax.set_xlabel(along)
+    else:
+        ax.tick_params("x", rotation=30)
+        ax.margins(x=0.15)
+
+
 def draw(records: list[Record], experiment: Experiment) -> Figure:
     """The first headline: a panel a condition, along a part of it if the experiment says so."""
-    headline, along = experiment.headlines[0], experiment.along
     panels = _panels(records, experiment)
+    columns = min(len(panels), 2)
+    rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
-        1,
-        len(panels),
-        figsize=(max(6.4, 4.4 * len(panels)), 4.2),
+        rows,
+        columns,
+        figsize=(max(6.4, 4.8 * columns), 0.6 + 3.4 * rows),
         layout="constrained",
         squeeze=False,
     )
-    for ax, (title, pairs) in zip(axes[0], panels.items(), strict=True):
-        variants = list(dict.fromkeys(arm.variant for arm, _ in pairs))
-        places = sorted({arm.condition[along] for arm, _ in pairs}) if along else variants
-        for number, variant in enumerate(variants):
-            mine = [(arm, baseline) for arm, baseline in pairs if arm.variant == variant]
-            x = np.array(
-                [places.index(arm.condition[along] if along else variant) for arm, _ in mine]
-            )
-            gains = [arm.gain(baseline, headline) for arm, baseline in mine]
-            # Beside each other where they share a place.
-            shift = 0.5 * (number / max(len(variants) - 1, 1) - 0.5) if along else 0
-            ax.errorbar(
-                x + shift,
-                [gain.mean for gain in gains],
-                [gain.high - gain.mean for gain in gains],
-                fmt="o",
-                markersize=4,
-                capsize=3,
-                color=_COLOURS[number % len(_COLOURS)],
-                label=variant,
-            )
-        ax.axhline(0, color="0.4", linewidth=1)
-        ax.set_xticks(range(len(places)), [str(place) for place in places])
-        if along:
-            ax.set_xlabel(along)
-        else:
-            ax.tick_params("x", rotation=30)
-            ax.margins(x=0.15)
+    labels: dict[str, Any] = {}
+    for ax, (title, pairs) in zip(axes.flat, panels.items(), strict=False):
+        _panel(ax, pairs, experiment)
         ax.set_title(title, fontsize="medium")
-        ax.grid(alpha=0.3, axis="y")
-    axes[0, 0].set_ylabel(f"{headline}, less the baseline")
-    if along:
-        axes[0, -1].legend(fontsize="small")
+        handles, names = ax.get_legend_handles_labels()
+        labels |= dict(zip(names, handles, strict=True))
+    for ax in axes.flat[len(panels) :]:
+        ax.set_axis_off()
+    figure.supylabel(f"{experiment.headlines[0]}, less the baseline", fontsize="medium")
+    if experiment.along:
+        order = [variant for variant in experiment.variants if variant in labels]
+        figure.legend(
+            [labels[variant] for variant in order], order, loc="outside upper center", ncols=5
+        )
     return figure
