@@ -1,7 +1,8 @@
 """What stands beside `docs` in the repository stands within it on the site: no copies, no links.
 
-Notebooks, experiments and pictures of measurements are added to the files of the site. Pages and notebooks link
-to each other as their files do, so that links work in the repository and in Jupyter as well.
+Notebooks, experiments and pictures of measurements are added to the files of the site. Pages and
+notebooks link to each other as their files do, so that links work in the repository and in Jupyter
+as well.
 """
 
 import logging
