@@ -58,6 +58,10 @@ class Arm(NamedTuple):
         return sample(ours["figures"][name] - theirs["figures"][name] for ours, theirs in pairs)
 
 
+def _condition(record: Record) -> Config:
+    return {k: v for k, v in record["config"].items() if k not in ("variant", "seed")}
+
+
 def arms(records: Iterable[Record], variants: tuple[str, ...]) -> list[tuple[Arm, Arm | None]]:
     """Every arm beside the baseline of its condition, or None if it is that or there is none yet.
 
@@ -66,13 +70,12 @@ def arms(records: Iterable[Record], variants: tuple[str, ...]) -> list[tuple[Arm
 
     def place(record: Record) -> tuple[list[Value], int, int]:
         config = record["config"]
-        parts = [v for k, v in sorted(config.items()) if k not in ("variant", "seed")]
+        parts = [value for _, value in sorted(_condition(record).items())]
         return parts, variants.index(config["variant"]), config["seed"]
 
     found: dict[tuple[str, str], Arm] = {}
     for record in sorted(records, key=place):
-        condition = {k: v for k, v in record["config"].items() if k not in ("variant", "seed")}
-        variant = record["config"]["variant"]
+        condition, variant = _condition(record), record["config"]["variant"]
         arm = found.setdefault((identity(condition), variant), Arm(condition, variant, {}))
         arm.runs[record["config"]["seed"]] = record
     return [

@@ -19,6 +19,7 @@ from experiments.small import (
     class_vectors,
     features_of,
     fit,
+    guessed,
 )
 from keras_mhe import MHE, class_energy
 
@@ -85,8 +86,7 @@ def run(config: Config, source: str) -> Outcome:
     model = (WithClassEnergy if factor else keras.Sequential)([features, head])
     model.factor = factor
     fit(model, images.x, images.y, seed, int(config["passes"]), batch=100, rate=0.1)
-    points = features.predict(images.x_test, batch_size=500, verbose=0)
-    guesses = keras.ops.convert_to_numpy(head(points)).argmax(axis=1)
+    points, guesses = guessed(features, head, images.x_test)
     return Outcome(
         {
             "accuracy %": 100 * np.mean(guesses == images.y_test),

@@ -6,7 +6,7 @@ import numpy as np
 from experiments.data import Images, cifar, digits, scaled
 from experiments.experiment import Experiment, Outcome
 from experiments.records import Config
-from experiments.small import angle_figures, class_vectors, features_of, fit
+from experiments.small import angle_figures, class_vectors, features_of, fit, guessed
 from keras_mhe import MHE
 
 CLASSES = 10
@@ -47,8 +47,7 @@ def run(config: Config, source: str) -> Outcome:
     head = class_vectors(CLASSES, VARIANTS[str(config["variant"])])
     model = keras.Sequential([features, head])
     fit(model, images.x, images.y, seed, int(config["passes"]))
-    points = features.predict(images.x_test, batch_size=500, verbose=0)
-    guesses = keras.ops.convert_to_numpy(head(points)).argmax(axis=1)
+    points, guesses = guessed(features, head, images.x_test)
     recall = np.array([100 * np.mean(guesses[images.y_test == k] == k) for k in range(CLASSES)])
     return Outcome(
         {

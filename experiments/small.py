@@ -89,6 +89,14 @@ def fit(
     model.fit(x[order], y[order], batch_size=batch, shuffle=False, verbose=0)
 
 
+def guessed(
+    features: keras.Model, head: keras.layers.Layer, images: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features of images, and the classes whose logits are largest."""
+    points = features.predict(images, batch_size=500, verbose=0)
+    return points, keras.ops.convert_to_numpy(head(points)).argmax(axis=1)
+
+
 def directions(vectors: Any, axis: int) -> np.ndarray:
     """Vectors of length one in float64."""
     array = keras.ops.convert_to_numpy(vectors).astype("float64")

@@ -59,14 +59,15 @@ def _split(seed: int) -> Images:
 
 def run(config: Config, source: str) -> Outcome:
     """One training; margin 1 is a softmax over cosines."""
-    seed, images = int(config["seed"]), _split(int(config["seed"]))
+    seed = int(config["seed"])
+    images = _split(seed)
     features = features_of(images.x.shape[1:], FEATURES)
     head = WithLengths(CLASSES, VARIANTS[str(config["variant"])])
     loss = partial(margin_loss, margin=int(config["margin"]))
     model = keras.Sequential([features, head])
     fit(model, images.x, images.y, seed, int(config["passes"]), loss=loss)
     points = features.predict(images.x_test, batch_size=500, verbose=0)
-    guesses = keras.ops.convert_to_numpy(head(points))[:, :-1].argmax(axis=1)
+    guesses = ops.convert_to_numpy(head(points))[:, :-1].argmax(axis=1)
     shown = {
         "class vectors": directions(head.kernel, axis=0),
         "features": directions(points[:_SHOWN], axis=1),
@@ -77,7 +78,7 @@ def run(config: Config, source: str) -> Outcome:
             "accuracy %": 100 * np.mean(guesses == images.y_test),
             **angle_figures(points, images.y_test, head.kernel),
         },
-        {name: array.round(3).tolist() for name, array in shown.items()} if seed == 0 else {},
+        {name: array.round(3).tolist() for name, array in shown.items()} if seed == 0 else None,
     )
 
 
