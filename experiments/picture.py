@@ -36,7 +36,7 @@ def _panel(ax: Axes, pairs: list[tuple[Arm, Arm]], experiment: Experiment) -> No
         x = [places.index(arm.condition[along] if along else variant) for arm, _ in mine]
         gains = [arm.gain(baseline, headline) for arm, baseline in mine]
         # Beside each other where they share a place.
-        shift = 0.5 * (number / max(len(variants) - 1, 1) - 0.5) if along else 0
+        shift = 0.5 * ((number + 0.5) / len(variants) - 0.5) if along else 0
         ax.errorbar(
             np.add(x, shift),
             [gain.mean for gain in gains],
@@ -44,8 +44,8 @@ def _panel(ax: Axes, pairs: list[tuple[Arm, Arm]], experiment: Experiment) -> No
             fmt="o",
             markersize=4,
             capsize=3,
-            # The same in every panel.
-            color=_COLOURS[experiment.variants.index(variant) % len(_COLOURS)],
+            # The same in every panel; where names stand on the axis, all alike.
+            color=_COLOURS[experiment.variants.index(variant) % len(_COLOURS) if along else 0],
             label=variant,
         )
     ax.axhline(0, color="0.4", linewidth=1)

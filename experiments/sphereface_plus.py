@@ -96,7 +96,8 @@ def draw(records: list[Record]) -> Figure:
         angle = figures["smallest angle of classes °"]
         ax.set_title(
             f"{record['config']['variant']}, margin {margin}\n"
-            f"{figures['accuracy %']:.1f} %, smallest angle {angle:.0f}°"
+            f"{figures['accuracy %']:.1f} %, smallest angle {angle:.0f}°",
+            y=-0.06,
         )
     return figure
 
