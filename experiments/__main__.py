@@ -18,8 +18,8 @@ import typer
 from rich.console import Console
 
 from experiments import cnn9, correlation, crowding, gan, imbalance, sphereface_plus
-from experiments.data import name_of
-from experiments.experiment import Experiment
+from experiments.data import by_name
+from experiments.experiment import Experiment, InputError
 from experiments.records import Config, Value
 from experiments.report import path_of, show, with_tables
 from experiments.running import perform
@@ -30,7 +30,8 @@ EXPERIMENTS = [
 _FOLDER = Path(__file__).parent
 _HELP = {
     "data": '"digits"; "cifar10" or "cifar100" of Keras; the path of a folder of `train` and '
-    "`test`, each with a folder of images for every class; or of an .npz archive.",
+    "`test`, each with a folder of images for every class; or of an .npz archive of `x_train`, "
+    "`y_train`, `x_test` and `y_test`.",
     "width": "Filters of a first layer.",
     "images": "Images to train on, drawn by seed.",
     "steps": "Steps of training.",
@@ -53,8 +54,9 @@ app = typer.Typer(
 
 
 def _variants(option: str | None, experiment: Experiment) -> list[str]:
+    if option == "all" or (option is None and not experiment.asked):
+        return list(experiment.variants)
     names = list(experiment.asked) if option is None else option.split(",")
-    names = names if names and option != "all" else list(experiment.variants)
     for name in names:
         if name not in experiment.variants:
             known = ", ".join(experiment.variants)
@@ -70,11 +72,14 @@ def _grid(options: dict[str, Any], experiment: Experiment) -> dict[str, list[Val
         if options[name] is not None:
             try:
                 grid[name] = [kind(value) for value in options[name].split(",")]
-            except ValueError as error:
+            except ValueError:
+                grid[name] = []
+            if not grid[name] or (kind is not str and min(grid[name]) <= 0):
+                positive = "" if kind is str else "positive "
                 raise typer.BadParameter(
-                    f"Expected {kind.__name__}s with commas between them. "
+                    f"Expected {positive}{kind.__name__}s with commas between them. "
                     f"Received: --{name} {options[name]}"
-                ) from error
+                )
         else:
             grid[name] = list(experiment.quick.get(name, usual) if options["quick"] else usual)
     return grid
@@ -83,7 +88,7 @@ def _grid(options: dict[str, Any], experiment: Experiment) -> dict[str, list[Val
 def _do(experiment: Experiment, options: dict[str, Any]) -> None:
     """Runs of all combinations, seed after seed, so that what was stopped early has pairs."""
     variants, grid = _variants(options["variants"], experiment), _grid(options, experiment)
-    sources = {name_of(str(place)): str(place) for place in grid.get("data", [])}
+    sources = by_name([str(place) for place in grid.get("data", [])])
     if sources:
         grid["data"] = list(sources)
     fixed = {"experiment": experiment.runs or experiment.name, "backend": keras.backend.backend()}
@@ -94,6 +99,9 @@ def _do(experiment: Experiment, options: dict[str, Any]) -> None:
         for variant in variants
     ]
     folder = options["out"] / "quick" if options["quick"] else options["out"]
+    if options["quick"] and experiment.runs is None:
+        # A check checks, whatever was done before.
+        path_of(experiment, folder).unlink(missing_ok=True)
     console = Console(width=200)
     perform(configs, sources, path_of(experiment, folder), options["workers"], console)
     show(experiment, folder, console)
@@ -119,7 +127,10 @@ def _add(experiment: Experiment) -> None:
     }
 
     def command(**options: Any) -> None:
-        _do(experiment, options)
+        try:
+            _do(experiment, options)
+        except InputError as error:
+            raise typer.BadParameter(str(error)) from error
 
     # Typer reads options from a signature, and these differ from experiment to experiment.
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -129,8 +140,7 @@ def _add(experiment: Experiment) -> None:
         ]
     )
     command.__annotations__ = {name: kind for name, (_, kind) in (described | common).items()}
-    about = inspect.getmodule(experiment.closer if experiment.runs else experiment.run)
-    app.command(experiment.name.replace("_", "-"), help=about.__doc__)(command)
+    app.command(experiment.name.replace("_", "-"), help=experiment.about)(command)
 
 
 @app.command()

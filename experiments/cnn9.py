@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.cnn9 import cnn9
 from experiments.data import cifar, scaled
-from experiments.experiment import Experiment, Outcome
+from experiments.experiment import Experiment, InputError, Outcome
 from experiments.records import Config
 from keras_mhe import MGD, MHC, MHE, MHP, MHS, RMHP, CoMHE, EnergyMonitor, regularize
 
@@ -93,9 +93,9 @@ class _Batches(keras.utils.PyDataset):
 def _model(variant: str, width: int, classes: int, steps: int, rate: float) -> keras.Model:
     hidden, output = VARIANTS[variant]()
     if variant in ("baseline", "orthogonal"):
-        model = cnn9(hidden, output, width, "auto", classes)
+        model = cnn9(hidden, output, width, classes)
     else:
-        model = cnn9(None, None, width, "auto", classes)
+        model = cnn9(None, None, width, classes)
         # Another model of the same layers where regularizers learn.
         model = regularize(model, hidden, output).model
     # A tenth of the rate after 20,000, 30,000 and 37,500 of the papers' 42,500 steps.
@@ -126,9 +126,13 @@ def run(config: Config, source: str) -> Outcome:
     """One training: accuracy on all test images, and where kernels stood after each part."""
     seed, steps = int(config["seed"]), int(config["steps"])
     if steps % PARTS:
-        raise ValueError(f"Steps are a multiple of {PARTS}. Received: steps={steps}")
-    images = cifar(source)
-    chosen = np.random.default_rng(seed).permutation(len(images.y))[: int(config["images"])]
+        raise InputError(f"Steps are a multiple of {PARTS}. Received: steps={steps}")
+    images, wanted = cifar(source), int(config["images"])
+    if not _BATCH <= wanted <= len(images.y):
+        raise InputError(
+            f"Training takes from {_BATCH} to all {len(images.y)} images. Received: images={wanted}"
+        )
+    chosen = np.random.default_rng(seed).permutation(len(images.y))[:wanted]
     classes = int(images.y.max()) + 1
     model = _model(
         str(config["variant"]), int(config["width"]), classes, steps, float(config["rate"])
@@ -151,6 +155,7 @@ def run(config: Config, source: str) -> Outcome:
 
 experiment = Experiment(
     "cnn9",
+    __doc__,
     run,
     tuple(VARIANTS),
     headlines=("accuracy %",),

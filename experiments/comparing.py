@@ -25,6 +25,8 @@ class Sample(NamedTuple):
     @property
     def difference(self) -> str:
         """The mean with its sign, the interval, and which way if that leaves zero out."""
+        if np.isnan(self.mean) and np.isinf(self.error):
+            return "no pairs"
         if np.isinf(self.error):
             return f"{self.mean:+.2f}, one pair"
         verdict = "higher" if self.low > 0 else "lower" if self.high < 0 else "unclear"
@@ -35,7 +37,7 @@ def sample(values: Iterable[float]) -> Sample:
     """What seeds say; of its error one seed says nothing."""
     array = np.array(list(values))
     if len(array) < 2:
-        return Sample(array.mean(), np.inf, -np.inf, np.inf)
+        return Sample(array[0] if len(array) else np.nan, np.inf, -np.inf, np.inf)
     error = float(stats.sem(array))
     reach = float(stats.t.ppf(0.975, len(array) - 1)) * error
     return Sample(array.mean(), error, array.mean() - reach, array.mean() + reach)
@@ -53,9 +55,31 @@ class Arm(NamedTuple):
         return sample(run["figures"][name] for run in self.runs.values())
 
     def gain(self, baseline: "Arm", name: str) -> Sample:
-        """One of the figures less that of the baseline, over the seeds that both have."""
+        """One of the figures less that of the baseline, over the seeds that both have.
+
+        Another machine, or another version of a package, makes no pair.
+        """
         pairs = [(run, baseline.runs[k]) for k, run in self.runs.items() if k in baseline.runs]
-        return sample(ours["figures"][name] - theirs["figures"][name] for ours, theirs in pairs)
+        return sample(
+            ours["figures"][name] - theirs["figures"][name]
+            for ours, theirs in pairs
+            if ours["machine"] == theirs["machine"]
+        )
+
+    def ruined(self, experiment: Experiment) -> int:
+        """How many runs learned nothing, or ended without finite numbers.
+
+        They are no spread around a mean, which intervals of Student's t ask for.
+        """
+        if experiment.chance is None:
+            return 0
+        # Guesses of a network that has learned nothing scatter around chance.
+        least = 1.5 * experiment.chance(self.condition)
+        figures = [run["figures"] for run in self.runs.values()]
+        return sum(
+            each[experiment.headlines[0]] <= least or not np.isfinite(list(each.values())).all()
+            for each in figures
+        )
 
 
 def _condition(record: Record) -> Config:
@@ -97,6 +121,12 @@ def parts_that(vary: bool, records: Iterable[Record]) -> dict[str, Value]:
     }
 
 
+def differing(config: Config, records: Iterable[Record], *but: str) -> str:
+    """Parts of a config that other records have otherwise, in words."""
+    parts = [part for part in parts_that(True, records) if part not in but]
+    return ", ".join(f"{part} {config[part]}" for part in parts)
+
+
 class Rows(NamedTuple):
     """A table of text."""
 
@@ -126,8 +156,13 @@ def compare(records: list[Record], experiment: Experiment) -> Rows:
     cells = []
     for arm, baseline in arms(records, experiment.variants):
         line = [*(str(arm.condition[part]) for part in parts), arm.variant, str(len(arm.runs))]
+        ruined = arm.ruined(experiment)
         for name in headlines:
-            line += [str(arm.figure(name)), arm.gain(baseline, name).difference if baseline else ""]
+            gain = arm.gain(baseline, name) if baseline else None
+            difference = gain.difference if gain else ""
+            if gain and ruined:
+                difference = f"{gain.mean:+.2f}, {ruined} of {len(arm.runs)} ruined"
+            line += [str(arm.figure(name)), difference]
         cells.append([*line, *(str(arm.figure(name)) for name in others)])
     return Rows([*headings, *others], cells)
 

@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import cnn9
-from experiments.comparing import arms
+from experiments.comparing import arms, differing
 from experiments.experiment import Experiment
 from experiments.records import Record
 
@@ -63,7 +63,9 @@ def draw(records: list[Record]) -> Figure:
                 training = np.linspace(0, 100, len(curve))
                 ax.plot(training, curve, color=colour, label=f"{layer}")
             ax.grid(alpha=0.3)
-        column[0].set_title(f"{arm.variant}, {len(runs)} runs")
+        condition = differing(arm.condition, chosen)
+        title = f"{arm.variant}, {len(runs)} runs"
+        column[0].set_title(f"{condition}\n{title}" if condition else title, fontsize="medium")
         column[0].axhline(1, color="0.4", linestyle=":")
         column[1].set_xlabel("training, %")
     axes[0, 0].set_ylabel("position: 0 the bound, 1 random")
@@ -74,6 +76,7 @@ def draw(records: list[Record]) -> Figure:
 
 experiment = Experiment(
     "correlation",
+    __doc__,
     cnn9.run,
     VARIANTS,
     headlines=("position", "smallest angle °"),

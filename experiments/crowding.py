@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from experiments.data import Images, digits
-from experiments.experiment import Experiment, Outcome
+from experiments.experiment import Experiment, InputError, Outcome
 from experiments.records import Config
 from experiments.small import (
     UnitClassVectors,
@@ -48,9 +48,11 @@ def _views(people: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarr
 
 
 def identities(classes: int, seed: int) -> Images:
-    """`TRAIN` and `TEST` images of so many classes, of each as many as of the others."""
+    """`TRAIN` and `TEST` images of so many classes, but for a rest, of each as many."""
     rng = np.random.default_rng(seed)
     images, _ = digits()
+    if classes > len(images):
+        raise InputError(f"There are {len(images)} digits to see. Received: classes={classes}")
     people = images[rng.permutation(len(images))[:classes], :, :, 0]
     x, x_test = (
         _views(people, count // classes, rng).reshape(-1, 8, 8, 1) for count in (TRAIN, TEST)
@@ -62,7 +64,9 @@ def identities(classes: int, seed: int) -> Images:
 class WithClassEnergy(keras.Sequential):
     """The energy of the classes of each batch against all classes, beside the loss."""
 
-    factor = 0.0
+    def __init__(self, layers: list[Any], factor: float) -> None:
+        super().__init__(layers)
+        self.factor = factor
 
     def compute_loss(
         self,
@@ -78,13 +82,15 @@ class WithClassEnergy(keras.Sequential):
 
 def run(config: Config, source: str) -> Outcome:
     """One training; which digits are people, and how they are seen, is drawn by seed."""
+    if config["head"] not in _HEADS:
+        raise InputError(f"Heads are {', '.join(_HEADS)}. Received: {config['head']}")
     seed, classes, variant = int(config["seed"]), int(config["classes"]), str(config["variant"])
     images = identities(classes, seed)
     features = features_of(images.x.shape[1:], int(config["features"]), width=256)
     regularizer, factor = VARIANTS[variant]
     head = _HEADS[str(config["head"])](classes, regularizer)
-    model = (WithClassEnergy if factor else keras.Sequential)([features, head])
-    model.factor = factor
+    stack = [features, head]
+    model = WithClassEnergy(stack, factor) if factor else keras.Sequential(stack)
     fit(model, images.x, images.y, seed, int(config["passes"]), batch=100, rate=0.1)
     points, guesses = guessed(features, head, images.x_test)
     return Outcome(
@@ -97,6 +103,7 @@ def run(config: Config, source: str) -> Outcome:
 
 experiment = Experiment(
     "crowding",
+    __doc__,
     run,
     tuple(VARIANTS),
     headlines=("accuracy %",),
@@ -107,5 +114,6 @@ experiment = Experiment(
         "features": (3, 8, 32),
     },
     quick={"passes": (1,), "head": ("plain",), "classes": (10,), "features": (3,)},
+    chance=lambda config: 100 / int(config["classes"]),
     along="features",
 )

@@ -11,7 +11,10 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from experiments.experiment import InputError
+
 _KERAS = {"cifar10": keras.datasets.cifar10, "cifar100": keras.datasets.cifar100}
+_PARTS = ("train", "test")
 
 
 class Images(NamedTuple):
@@ -35,10 +38,23 @@ def _decoded(file: io.BytesIO | Path) -> np.ndarray:
 
 
 def _archive(path: Path) -> Images:
-    """`train_jpeg`, the bytes of all files; file k is from `train_offsets[k]` to the next."""
+    """`x_train`, `y_train`, `x_test` and `y_test`, or files of images.
+
+    Those are `train_jpeg`, the bytes of all files, of which file k is from `train_offsets[k]` to
+    the next, and `train_labels`; the same of `test`.
+    """
     parts = []
     with np.load(path) as arrays:
-        for name in ("train", "test"):
+        if "x_train" in arrays:
+            x, y, x_test, y_test = (arrays[f"{a}_{part}"] for part in _PARTS for a in "xy")
+            return Images(x, y.reshape(-1), x_test, y_test.reshape(-1))
+        if "train_jpeg" not in arrays:
+            raise InputError(
+                "Archives have `x_train`, `y_train`, `x_test` and `y_test`, or `train_jpeg`, "
+                "`train_offsets` and `train_labels` and the same of `test`. "
+                f"Received: {path} with {', '.join(arrays)}"
+            )
+        for name in _PARTS:
             files, ends = arrays[f"{name}_jpeg"].tobytes(), arrays[f"{name}_offsets"]
             jpegs = [io.BytesIO(files[start:end]) for start, end in itertools.pairwise(ends)]
             parts.append(np.stack([_decoded(jpeg) for jpeg in jpegs]))
@@ -50,8 +66,9 @@ def _folder(path: Path) -> Images:
     """A folder `train` and one `test`, in each a folder of images for every class."""
     parts = []
     classes = sorted(child.name for child in (path / "train").iterdir() if child.is_dir())
-    for name in ("train", "test"):
-        files = [sorted((path / name / label).iterdir()) for label in classes]
+    for name in _PARTS:
+        # Hidden files are the file manager's.
+        files = [sorted((path / name / label).glob("[!.]*")) for label in classes]
         parts.append(np.stack([_decoded(file) for group in files for file in group]))
         parts.append(np.repeat(np.arange(len(classes)), [len(group) for group in files]))
     return Images(*parts)
@@ -80,9 +97,9 @@ def cifar(source: str) -> Images:
     path = Path(source)
     if path.suffix == ".npz" and path.is_file():
         return _archive(path)
-    if (path / "train").is_dir() and (path / "test").is_dir():
+    if all((path / part).is_dir() for part in _PARTS):
         return _folder(path)
-    raise ValueError(
+    raise InputError(
         'Images are "digits", "cifar10", "cifar100", an .npz archive or a folder with `train` and '
         f"`test` in it. Received: {source}"
     )
@@ -93,6 +110,15 @@ def scaled(images: np.ndarray) -> np.ndarray:
     return (images.astype("float32") - 127.5) / 128
 
 
-def name_of(source: str) -> str:
-    """What results call the data: where they lie is nobody's business."""
-    return Path(source).stem
+def by_name(sources: list[str]) -> dict[str, str]:
+    """Sources by what results call them: where they lie is nobody's business."""
+    named: dict[str, str] = {}
+    for source in sources:
+        name = Path(source).stem
+        taken = name in ("digits", *_KERAS) and name != source
+        if taken or named.setdefault(name, source) != source:
+            raise InputError(
+                "Results tell data by the last part of their path: give these another. "
+                f"Received: {source}"
+            )
+    return named

@@ -21,7 +21,7 @@ VARIANTS = {
     "half-space MHE(1)": HalfSpaceMHE(1.0),
     "half-space MHE(10)": HalfSpaceMHE(10.0),
 }
-_BATCH, _NOISE, _JUDGED, _CLASSES = 64, 64, 5000, 10
+_BATCH, _NOISE, _JUDGED = 64, 64, 5000
 
 
 def _generator(size: int, channels: int, width: int) -> keras.Sequential:
@@ -74,7 +74,7 @@ def _judge(source: str) -> tuple[keras.Sequential, keras.layers.Layer]:
     """A classifier of the real images: its features, and what tells the classes from them."""
     x, y = _images(source)
     keras.utils.set_random_seed(0)
-    features, head = features_of(x.shape[1:], 32), class_vectors(_CLASSES, None)
+    features, head = features_of(x.shape[1:], 32), class_vectors(int(y.max()) + 1, None)
     fit(keras.Sequential([features, head]), x, y, 0, passes=40 if source == "digits" else 5)
     return features, head
 
@@ -154,7 +154,7 @@ def run(config: Config, source: str) -> Outcome:
     drawn = makes.predict(
         rng.standard_normal((_JUDGED, _NOISE)).astype("float32"), batch_size=500, verbose=0
     )
-    details = {"images": drawn[:40].round(2).tolist()} if seed == 0 else None
+    details = {"images": drawn[:40].astype("float64").round(2).tolist()} if seed == 0 else None
     return Outcome(judged(source, drawn), details)
 
 
@@ -179,6 +179,7 @@ def draw(records: list[Record]) -> Figure:
 
 experiment = Experiment(
     "gan",
+    __doc__,
     run,
     tuple(VARIANTS),
     headlines=("judge's score", "Fréchet distance"),

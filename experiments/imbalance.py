@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from experiments.data import Images, cifar, digits, scaled
-from experiments.experiment import Experiment, Outcome
+from experiments.experiment import Experiment, InputError, Outcome
 from experiments.records import Config
 from experiments.small import angle_figures, class_vectors, features_of, fit, guessed
 from keras_mhe import MHE
@@ -35,6 +35,8 @@ def _split(config: Config, source: str) -> Images:
         rest = np.setdiff1d(np.arange(len(y)), chosen)
         return Images(x[chosen], y[chosen], x[rest], y[rest])
     images = cifar(source)
+    if (classes := int(images.y.max()) + 1) != CLASSES:
+        raise InputError(f"Long tails are of {CLASSES} classes. Received: {classes} in {source}")
     y = rank[images.y]
     chosen = _long_tail(y, _TAILS["cifar"], rng)
     return Images(scaled(images.x[chosen]), y[chosen], scaled(images.x_test), rank[images.y_test])
@@ -60,10 +62,12 @@ def run(config: Config, source: str) -> Outcome:
 
 experiment = Experiment(
     "imbalance",
+    __doc__,
     run,
     tuple(VARIANTS),
     headlines=("balanced accuracy %", "3 rarest classes %"),
     grid={"data": ("digits",), "passes": (40,), "features": (2, 3, 8, 32, 128)},
     quick={"passes": (5,), "features": (3,)},
+    chance=lambda config: 100 / CLASSES,
     along="features",
 )

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.comparing import Arm, arms, parts_that
+from experiments.comparing import Arm, arms, differing
 from experiments.experiment import Experiment
 from experiments.records import Record
 
@@ -18,10 +18,9 @@ _COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 def _panels(records: list[Record], experiment: Experiment) -> dict[str, list[tuple[Arm, Arm]]]:
     """Arms with their baselines, by what differs beside the part that is on the axis."""
     panels: dict[str, list[tuple[Arm, Arm]]] = {}
-    parts = [part for part in parts_that(True, records) if part != experiment.along]
     for arm, baseline in arms(records, experiment.variants):
         if baseline is not None:
-            title = ", ".join(f"{part} {arm.condition[part]}" for part in parts)
+            title = differing(arm.condition, records, experiment.along or "")
             panels.setdefault(title, []).append((arm, baseline))
     return panels
 
@@ -34,20 +33,17 @@ def _panel(ax: Axes, pairs: list[tuple[Arm, Arm]], experiment: Experiment) -> No
     for number, variant in enumerate(variants):
         mine = [(arm, baseline) for arm, baseline in pairs if arm.variant == variant]
         x = [places.index(arm.condition[along] if along else variant) for arm, _ in mine]
-        gains = [arm.gain(baseline, headline) for arm, baseline in mine]
         # Beside each other where they share a place.
-        shift = 0.5 * ((number + 0.5) / len(variants) - 0.5) if along else 0
-        ax.errorbar(
-            np.add(x, shift),
-            [gain.mean for gain in gains],
-            [gain.high - gain.mean for gain in gains],
-            fmt="o",
-            markersize=4,
-            capsize=3,
-            # The same in every panel; where names stand on the axis, all alike.
-            color=_COLOURS[experiment.variants.index(variant) % len(_COLOURS) if along else 0],
-            label=variant,
-        )
+        x = np.add(x, 0.5 * ((number + 0.5) / len(variants) - 0.5) if along else 0)
+        gains = [arm.gain(baseline, headline) for arm, baseline in mine]
+        means = np.array([gain.mean for gain in gains])
+        reach = np.array([gain.high for gain in gains]) - means
+        whole = np.array([not arm.ruined(experiment) for arm, _ in mine])
+        # The same in every panel; where names stand on the axis, all alike.
+        colour = _COLOURS[experiment.variants.index(variant) % len(_COLOURS) if along else 0]
+        style = {"markersize": 4, "capsize": 3, "color": colour}
+        ax.errorbar(x[whole], means[whole], reach[whole], fmt="o", label=variant, **style)
+        ax.plot(x[~whole], means[~whole], "x", color=colour)
     ax.axhline(0, color="0.4", linewidth=1)
     low, high = ax.get_ylim()
     if high - low > 20:
@@ -58,6 +54,8 @@ def _panel(ax: Axes, pairs: list[tuple[Arm, Arm]], experiment: Experiment) -> No
         )
         ax.yaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()
+        # Room beyond the ends of intervals on this scale too.
+        ax.autoscale(axis="y")
     ax.set_xticks(range(len(places)), [str(place) for place in places])
     ax.grid(alpha=0.3, axis="y")
     if along:

@@ -32,10 +32,15 @@ def read(path: Path) -> dict[str, Record]:
     return records
 
 
+def mend(path: Path) -> None:
+    """Takes away what a kill may have left of a record."""
+    if path.exists():
+        with path.open("r+b") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+
+
 def append(path: Path, record: Record) -> None:
-    """Adds a record, after taking away what a kill may have left of another."""
+    """Adds a record, in one piece, so that two programs may add to one file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
+    with path.open("ab") as file:
         file.write(json.dumps(record).encode() + b"\n")

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 from rich.console import Console
 
 from experiments import picture
-from experiments.comparing import circumstances, compare
+from experiments.comparing import arms, circumstances, compare
 from experiments.experiment import Experiment
 from experiments.records import read
 
@@ -18,10 +18,12 @@ def path_of(experiment: Experiment, folder: Path) -> Path:
 
 
 def show(experiment: Experiment, folder: Path, console: Console) -> None:
-    """Prints the table, and writes pictures beside the results."""
+    """Prints the table, and writes pictures beside the results: of differences if there are any."""
     records = list(read(path_of(experiment, folder)).values())
     seen = experiment.seen_as(records)
-    figures = {experiment.name: picture.draw(seen, experiment)}
+    figures = {}
+    if any(baseline for _, baseline in arms(seen, experiment.variants)):
+        figures[experiment.name] = picture.draw(seen, experiment)
     if experiment.closer:
         figures[f"{experiment.name}-closer"] = experiment.closer(records)
     console.print(circumstances(seen), soft_wrap=True)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from experiments.experiment import Experiment
-from experiments.records import Config, Record, append, identity, read
+from experiments.records import Config, Record, append, identity, mend, read
 
 
 def _end_with_parent() -> None:
@@ -62,7 +62,8 @@ def perform(
 ) -> None:
     """Does the runs that `path` lacks, and writes each to it when it ends.
 
-    What was killed is done again from its start.
+    What was killed is done again from its start. Where a run fails, those beside it end and are
+    kept before its error is raised.
 
     Args:
         configs: what is to be run; `"experiment"` names the module, `"seed"` all that is random.
@@ -72,6 +73,7 @@ def perform(
             depend on how many there are.
         console: where progress is shown.
     """
+    mend(path)
     done = read(path)
     wanted = {identity(config): config for config in configs}
     missing = [config for key, config in wanted.items() if key not in done]
@@ -83,9 +85,19 @@ def perform(
     )
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress, pool:
         futures = [pool.submit(_work, config, sources) for config in missing]
+        failure = None
         try:
             for future in progress.track(as_completed(futures), len(futures), description="runs"):
-                append(path, future.result())
+                if future.cancelled():
+                    continue
+                if error := future.exception():
+                    failure = failure or error
+                    for other in futures:
+                        other.cancel()
+                else:
+                    append(path, future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    if failure:
+        raise failure

@@ -104,11 +104,13 @@ def draw(records: list[Record]) -> Figure:
 
 experiment = Experiment(
     "sphereface_plus",
+    __doc__,
     run,
     tuple(VARIANTS),
     headlines=("accuracy %",),
     grid={"passes": (40,), "margin": (1, 2, 4)},
     quick={"passes": (2,), "margin": (4,)},
+    chance=lambda config: 100 / CLASSES,
     along="margin",
     closer=draw,
 )

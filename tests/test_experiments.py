@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from PIL import Image
+from rich.console import Console
 from scipy import stats
 
 root = Path(__file__).parents[1]
@@ -28,6 +31,7 @@ def module(name):
 cnn9, imbalance, crowding = map(module, ("cnn9", "imbalance", "crowding"))
 sphereface, gan = map(module, ("sphereface_plus", "gan"))
 comparing, data, records, report = map(module, ("comparing", "data", "records", "report"))
+running = module("running")
 
 names = ["cnn9", "imbalance", "crowding", "sphereface_plus", "gan", "correlation"]
 
@@ -38,7 +42,7 @@ def experiment(name):
 
 def record(variant, seed, accuracy, **condition):
     config = {"experiment": "none", **condition, "variant": variant, "seed": seed}
-    return {"config": config, "figures": {"accuracy %": accuracy}}
+    return {"config": config, "figures": {"accuracy %": accuracy}, "machine": "this one"}
 
 
 def program(*options):
@@ -48,7 +52,7 @@ def program(*options):
         cwd=root,
         env=os.environ | {"KERAS_BACKEND": keras.backend.backend()},
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         encoding="utf-8",
         start_new_session=True,
     )
@@ -65,16 +69,17 @@ def alive(group):
 class TestRunner:
     """The same seed gives the same numbers, and a run that was killed ends in the same table."""
 
-    options = ("imbalance", "--quick", "--variants", "baseline,MHE(10)")
+    options = ("imbalance", "--passes", "5", "--features", "3", "--seeds", "2")
+    options += ("--variants", "baseline,MHE(10)")
 
     def table(self, path):
-        found = list(records.read(path / "quick" / "imbalance.jsonl").values())
+        found = list(records.read(path / "imbalance.jsonl").values())
         return comparing.compare(found, experiment("imbalance")).to_markdown()
 
     @pytest.mark.skipif(os.name != "posix", reason="asks for process groups")
     def test_killed_and_whole_runs_end_in_the_same_table(self, tmp_path):
         killed, whole = tmp_path / "killed", tmp_path / "whole"
-        file = killed / "quick" / "imbalance.jsonl"
+        file = killed / "imbalance.jsonl"
         process = program(*self.options, "--workers", "1", "--out", str(killed))
         deadline = time.monotonic() + 300
         while not (file.exists() and file.read_text().count("\n")):
@@ -100,18 +105,59 @@ class TestRunner:
         assert file.read_text().splitlines()[: len(done)] == done
         assert len(file.read_text().splitlines()) == 4
         assert self.table(killed) == self.table(whole)
-        one, other = (records.read(path / "quick" / "imbalance.jsonl") for path in (killed, whole))
+        one, other = (records.read(path / "imbalance.jsonl") for path in (killed, whole))
         assert {k: v["figures"] for k, v in one.items()} == {
             k: v["figures"] for k, v in other.items()
         }
 
+    def test_what_ends_beside_a_failure_is_kept(self, tmp_path, monkeypatch):
+        class Pool(ThreadPoolExecutor):
+            def __init__(self, workers, *args, **kwargs):
+                super().__init__(workers)
+
+        def work(config, sources):
+            if config["seed"] == 0:
+                raise ValueError("seed 0")
+            # What ran beside the failure, and what would have begun after it.
+            time.sleep(0.2 if config["seed"] == 1 else 0)
+            return record("baseline", config["seed"], 1.0)
+
+        monkeypatch.setattr(running, "ProcessPoolExecutor", Pool)
+        monkeypatch.setattr(running, "_work", work)
+        path = tmp_path / "a.jsonl"
+        configs = [record("baseline", seed, 1.0)["config"] for seed in range(100)]
+        with pytest.raises(ValueError, match="seed 0"):
+            running.perform(configs, {}, path, 2, Console(quiet=True))
+        kept = [each["config"]["seed"] for each in records.read(path).values()]
+        assert 1 in kept
+        assert len(kept) < 50
+
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            (["imbalance", "--features", "0"], "positive ints with commas.*--features 0"),
+            (["crowding", "--variants", "none"], "Variants are baseline, .*Received: none"),
+            # Which a worker says.
+            (["gan", "--data", "/nowhere"], "Images are .*Received: /nowhere"),
+        ],
+    )
+    def test_what_cannot_be_done_is_said_in_a_sentence(self, options, sentence, tmp_path):
+        process = program(*options, "--seeds", "1", "--out", str(tmp_path))
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 2
+        assert "Traceback" not in said
+        # Without the frame of the message.
+        words = " ".join(said.replace("│", " ").split())
+        assert re.search(sentence, words)
+
 
 class TestRecords:
-    def test_half_a_line_is_no_record_and_goes_with_the_next(self, tmp_path):
+    def test_half_a_line_is_no_record_and_is_taken_away(self, tmp_path):
         path = tmp_path / "a.jsonl"
         records.append(path, record("baseline", 0, 1.0))
         path.write_text(path.read_text() + '{"config": {"see')
         assert len(records.read(path)) == 1
+        records.mend(path)
         records.append(path, record("baseline", 1, 2.0))
         lines = path.read_text().splitlines()
         assert [json.loads(line)["figures"]["accuracy %"] for line in lines] == [1.0, 2.0]
@@ -150,6 +196,24 @@ class TestPairs:
         rows += [record("MHE", k, 51.0 + k) for k in (1, 2, 3)]
         [_, (arm, baseline)] = comparing.arms(rows, ("baseline", "MHE"))
         assert arm.gain(baseline, "accuracy %") == (1, 0, 1, 1)
+
+    def test_runs_of_two_machines_are_no_pairs(self):
+        rows = [record("baseline", k, 50.0 + k) for k in (0, 1)]
+        rows += [record("MHE", k, 51.0 + k) | {"machine": "another"} for k in (0, 1)]
+        [_, (arm, baseline)] = comparing.arms(rows, ("baseline", "MHE"))
+        assert arm.gain(baseline, "accuracy %").difference == "no pairs"
+
+    def test_runs_that_learned_nothing_are_counted_and_have_no_interval(self):
+        rows = [record("baseline", k, 50.0 + k) for k in range(3)]
+        rows += [record("MHE", k, accuracy) for k, accuracy in enumerate((10.0, 60.0, np.nan))]
+        shape = experiment("imbalance")._replace(
+            variants=("baseline", "MHE"), headlines=("accuracy %",)
+        )
+        [_, line] = comparing.compare(rows[:-1], shape).cells
+        assert line[-1] == "-15.50, 1 of 2 ruined"
+        [_, (arm, _)] = comparing.arms(rows, shape.variants)
+        assert arm.ruined(shape) == 2
+        assert not arm.ruined(shape._replace(chance=None))
 
     def test_one_pair_says_nothing(self):
         rows = [record("baseline", 0, 50.0), record("MHE", 0, 90.0)]
@@ -199,11 +263,35 @@ class TestData:
                 expected = [self.picture(shade) for _, shade in shades[part]]
                 np.testing.assert_array_equal(x, expected)
                 np.testing.assert_array_equal(y, [label for label, _ in shades[part]])
-            assert data.name_of(str(tmp_path / source)) == "some"
+            assert data.by_name([str(tmp_path / source)]) == {"some": str(tmp_path / source)}
+
+    def test_archives_of_arrays_are_taken_as_they_are(self, tmp_path):
+        arrays = {
+            "x_train": np.stack([self.picture(shade) for shade in (10, 60, 90)]),
+            "y_train": np.array([[0], [1], [1]]),
+            "x_test": self.picture(30)[None],
+            "y_test": np.array([[1]]),
+        }
+        np.savez(tmp_path / "some.npz", **arrays)
+        for found, expected in zip(
+            data.cifar(str(tmp_path / "some.npz")), arrays.values(), strict=True
+        ):
+            shape = expected.shape[: 1 if expected.ndim == 2 else 4]
+            np.testing.assert_array_equal(found, expected.reshape(shape))
 
     def test_what_is_no_data_is_said_in_a_sentence(self, tmp_path):
-        with pytest.raises(ValueError, match=r"Images are .* Received: .*nothing"):
-            data.cifar(str(tmp_path / "nothing"))
+        np.savez(tmp_path / "other.npz", images=np.zeros(3))
+        for name, sentence in (
+            ("nothing", r"Images are .* Received: .*nothing"),
+            ("other.npz", r"Archives have .* Received: .*other.npz with images"),
+        ):
+            with pytest.raises(ValueError, match=sentence):
+                data.cifar(str(tmp_path / name))
+
+    @pytest.mark.parametrize("sources", [["a/cifar10.npz"], ["digits", "b/digits"], ["a/x", "b/x"]])
+    def test_two_data_of_one_name_are_refused(self, sources):
+        with pytest.raises(ValueError, match=f"Received: {sources[-1]}"):
+            data.by_name(sources)
 
     def test_enlarged_digits_are_the_digits(self):
         images, (small, labels) = data.cifar("digits"), data.digits()
@@ -267,9 +355,17 @@ class TestCnn9:
         for step, rate in ((20_000, 0.1), (20_001, 0.01), (30_001, 1e-3), (37_501, 1e-4)):
             assert float(schedule(step)) == pytest.approx(rate)
 
-    def test_steps_that_leave_a_rest_are_refused(self):
-        config = {"variant": "baseline", "seed": 0, "steps": 30}
-        with pytest.raises(ValueError, match=r"multiple of 20\. Received: steps=30"):
+    @pytest.mark.parametrize(
+        ("steps", "images", "sentence"),
+        [
+            (30, 512, r"multiple of 20\. Received: steps=30"),
+            (20, 2000, r"from 128 to all 1297 images\. Received: images=2000"),
+            (20, 100, r"from 128 to all 1297 images\. Received: images=100"),
+        ],
+    )
+    def test_what_leaves_a_rest_or_lacks_images_is_refused(self, steps, images, sentence):
+        config = {"variant": "baseline", "seed": 0, "steps": steps, "images": images}
+        with pytest.raises(ValueError, match=sentence):
             cnn9.run(config, "digits")
 
 
@@ -298,6 +394,12 @@ class TestCrowding:
         )
         single = crowding._views(people[0, :3], 5, np.random.default_rng(1))
         np.testing.assert_allclose(together[:, 0], single.sum(axis=1), atol=1e-5)
+
+    def test_more_classes_than_digits_and_unknown_heads_are_refused(self):
+        with pytest.raises(ValueError, match=r"1797 digits to see\. Received: classes=2000"):
+            crowding.identities(2000, seed=0)
+        with pytest.raises(ValueError, match=r"Heads are plain, normalised\. Received: none"):
+            crowding.run({"head": "none"}, "")
 
     def test_training_and_test_views_differ(self):
         images = crowding.identities(1000, seed=0)
@@ -379,6 +481,8 @@ class TestResults:
                 assert arm.runs.keys() <= baseline.runs.keys()
 
     def test_no_data_are_among_the_results(self):
-        for path in (folder / "results").iterdir():
+        # What `--quick` leaves there is no part of the repository.
+        for path in set((folder / "results").iterdir()) - {folder / "results" / "quick"}:
             assert path.suffix in (".jsonl", ".png")
-            assert path.stat().st_size < 500_000
+            runs = len(records.read(path)) if path.suffix == ".jsonl" else 25
+            assert path.stat().st_size < 20_000 * runs
