@@ -25,8 +25,8 @@ def _panels(records: list[Record], experiment: Experiment) -> dict[str, list[tup
     return panels
 
 
-def _panel(ax: Axes, pairs: list[tuple[Arm, Arm]], experiment: Experiment) -> None:
-    headline, along = experiment.headlines[0], experiment.along
+def _panel(ax: Axes, pairs: list[tuple[Arm, Arm]], headline: str, experiment: Experiment) -> None:
+    along = experiment.along
     shown = {arm.variant for arm, _ in pairs}
     variants = [variant for variant in experiment.variants if variant in shown]
     places = sorted({arm.condition[along] for arm, _ in pairs}) if along else variants
@@ -66,8 +66,13 @@ def _panel(ax: Axes, pairs: list[tuple[Arm, Arm]], experiment: Experiment) -> No
 
 
 def draw(records: list[Record], experiment: Experiment) -> Figure:
-    """The first headline: a panel a condition, along a part of it if the experiment says so."""
-    panels = _panels(records, experiment)
+    """A panel a condition: its first headline along a part of it, or all without such a part."""
+    headlines = experiment.headlines[: 1 if experiment.along else None]
+    panels = [
+        (", ".join(filter(None, (title, headline if len(headlines) > 1 else ""))), headline, pairs)
+        for title, pairs in _panels(records, experiment).items()
+        for headline in headlines
+    ]
     columns = min(len(panels), 2)
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
@@ -78,14 +83,15 @@ def draw(records: list[Record], experiment: Experiment) -> Figure:
         squeeze=False,
     )
     labels: dict[str, Any] = {}
-    for ax, (title, pairs) in zip(axes.flat, panels.items(), strict=False):
-        _panel(ax, pairs, experiment)
+    for ax, (title, headline, pairs) in zip(axes.flat, panels, strict=False):
+        _panel(ax, pairs, headline, experiment)
         ax.set_title(title, fontsize="medium")
         handles, names = ax.get_legend_handles_labels()
         labels |= dict(zip(names, handles, strict=True))
     for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
-    figure.supylabel(f"{experiment.headlines[0]}, less the baseline", fontsize="medium")
+    what = f"{headlines[0]}, less" if len(headlines) == 1 else "Less"
+    figure.supylabel(f"{what} the baseline", fontsize="medium")
     if experiment.along:
         order = [variant for variant in experiment.variants if variant in labels]
         figure.legend(
