@@ -32,7 +32,7 @@ _HELP = {
     "data": '"digits"; "cifar10" or "cifar100" of Keras; the path of a folder of `train` and '
     "`test`, each with a folder of images for every class; or of an .npz archive of `x_train`, "
     "`y_train`, `x_test` and `y_test`.",
-    "width": "Filters of a first layer.",
+    "width": "Filters of the first layers.",
     "images": "Images to train on, drawn by seed.",
     "steps": "Steps of training.",
     "rate": "Learning rate to begin with.",
@@ -41,12 +41,12 @@ _HELP = {
     "head": "Class vectors as they are, or as if of length one: plain, normalised.",
     "classes": "Numbers of classes.",
     "margin": "How many times the angle to the right class counts.",
-    "variants": "What is compared; or all.",
 }
 
 app = typer.Typer(
     help="When does hyperspherical energy help? Each experiment does the runs that its file of "
-    "results lacks, and shows what all in it say. KERAS_BACKEND is tensorflow or jax.",
+    "results lacks, then shows the table of all. Options take one value, or several with commas "
+    "between them. KERAS_BACKEND is tensorflow or jax.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -109,20 +109,26 @@ def _do(experiment: Experiment, options: dict[str, Any]) -> None:
 
 def _add(experiment: Experiment) -> None:
     """A command of an experiment, with an option for each part of its configs."""
-    texts = {name: ", ".join(map(str, values)) for name, values in experiment.grid.items()}
-    texts["variants"] = ", ".join(experiment.asked) or "all"
+    texts = {
+        name: f"{_HELP[name]} Default: {', '.join(map(str, values))}."
+        for name, values in experiment.grid.items()
+    }
+    known, usual = (", ".join(names) for names in (experiment.variants, experiment.asked))
+    texts["variants"] = f"All, or some of {known}. Default: {usual or 'all'}."
     option = typer.Option
     described = {
-        name: (None, Annotated[str | None, option(help=f"{_HELP[name]} Default: {text}.")])
-        for name, text in texts.items()
+        name: (None, Annotated[str | None, option(help=text)]) for name, text in texts.items()
     }
     common = {
         "seeds": (
             None,
-            Annotated[int | None, option(min=1, help="Runs of each, seeds from 0 on. Default: 5.")],
+            Annotated[int | None, option(min=1, help="Seeds 0, 1, ... of each. Default: 5.")],
         ),
         "workers": (2, Annotated[int, option(min=1, help="Runs at a time, of a core each.")]),
-        "quick": (False, Annotated[bool, option("--quick", help="Two tiny runs of each.")]),
+        "quick": (
+            False,
+            Annotated[bool, option("--quick", help="Two tiny runs of each.")],
+        ),
         "out": (_FOLDER / "results", Annotated[Path, option(help="Folder of the results.")]),
     }
 

@@ -118,7 +118,7 @@ def by_name(sources: list[str]) -> dict[str, str]:
         taken = name in ("digits", *_KERAS) and name != source
         if taken or named.setdefault(name, source) != source:
             raise InputError(
-                "Results tell data by the last part of their path: give these another. "
+                "Results know data by the last part of their path, and this one is taken. "
                 f"Received: {source}"
             )
     return named
