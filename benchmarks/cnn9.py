@@ -32,13 +32,14 @@ REGULARIZERS = {
 }
 
 
-def cnn9(hidden: Any, output: Any, width: int, classes: int = 10) -> keras.Sequential:
-    """CNN-9 of Liu et al. (2018) for 32 x 32 images.
+def cnn9(hidden: Any, output: Any, width: int, jit_compile: Any, classes: int = 10) -> keras.Model:
+    """CNN-9 of Liu et al. (2018) for 32 x 32 images, compiled.
 
     Args:
         hidden: regularizer of the hidden kernels beside L2, or `None`.
         output: regularizer of the last kernel beside L2, or `None`.
         width: filters of the first block; 64 in the papers.
+        jit_compile: as in `keras.Model.compile`.
         classes: outputs.
     """
     layers = keras.layers
@@ -64,7 +65,13 @@ def cnn9(hidden: Any, output: Any, width: int, classes: int = 10) -> keras.Seque
         stack.append(layers.MaxPooling2D())
     stack += [convolution(width << 2, 4, "valid", hidden), convolution(classes, 1, "valid", output)]
     stack.append(layers.Flatten())
-    return keras.Sequential(stack)
+    model = keras.Sequential(stack)
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=jit_compile,
+    )
+    return model
 
 
 def measure(quick: bool) -> list[dict[str, Any]]:
@@ -76,13 +83,10 @@ def measure(quick: bool) -> list[dict[str, Any]]:
     rows = []
     # On TensorFlow "auto" leaves a model of a CPU without XLA: the quicker step, the harder test.
     for jit_compile in ("auto", True) if keras.backend.backend() == "tensorflow" else ("auto",):
-        models = {name: cnn9(*regularizers, width) for name, regularizers in REGULARIZERS.items()}
-        for model in models.values():
-            model.compile(
-                keras.optimizers.SGD(0.1, momentum=0.9),
-                keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-                jit_compile=jit_compile,
-            )
+        models = {
+            name: cnn9(*regularizers, width, jit_compile)
+            for name, regularizers in REGULARIZERS.items()
+        }
         times, _ = rounds(
             {name: lambda m=m: m.train_on_batch(images, labels) for name, m in models.items()},
             count=3 if quick else 15,

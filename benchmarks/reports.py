@@ -36,7 +36,7 @@ def measure(quick: bool) -> list[dict[str, Any]]:
     """A row for each network: seconds of a report, and its ratio to a training step."""
     networks: dict[str, tuple[Any, tuple[int, ...], int]] = {
         "small CNN": (_small, (32, 8, 8, 1), 11),
-        "CNN-9": (lambda: cnn9(None, None, 8 if quick else 64), (128, 32, 32, 3), 11),
+        "CNN-9": (lambda: cnn9(None, None, 8 if quick else 64, "auto"), (128, 32, 32, 3), 11),
     }
     if not quick:
         networks["ResNet50"] = (_resnet50, (32, 224, 224, 3), 5)

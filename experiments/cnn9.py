@@ -93,9 +93,9 @@ class _Batches(keras.utils.PyDataset):
 def _model(variant: str, width: int, classes: int, steps: int, rate: float) -> keras.Model:
     hidden, output = VARIANTS[variant]()
     if variant in ("baseline", "orthogonal"):
-        model = cnn9(hidden, output, width, classes)
+        model = cnn9(hidden, output, width, "auto", classes)
     else:
-        model = cnn9(None, None, width, classes)
+        model = cnn9(None, None, width, "auto", classes)
         # Another model of the same layers where regularizers learn.
         model = regularize(model, hidden, output).model
     # A tenth of the rate after 20,000, 30,000 and 37,500 of the papers' 42,500 steps.
