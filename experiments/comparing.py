@@ -121,10 +121,9 @@ def parts_that(vary: bool, records: Iterable[Record]) -> dict[str, Value]:
     }
 
 
-def differing(config: Config, records: Iterable[Record], *but: str) -> str:
-    """Parts of a config that other records have otherwise, in words."""
-    parts = [part for part in parts_that(True, records) if part not in but]
-    return ", ".join(f"{part} {config[part]}" for part in parts)
+def in_words(condition: Config, parts: Iterable[str]) -> str:
+    """Some parts of a condition, for a title."""
+    return ", ".join(f"{part} {condition[part]}" for part in parts)
 
 
 class Rows(NamedTuple):

@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import cnn9
-from experiments.comparing import arms, differing
+from experiments.comparing import arms, in_words, parts_that
 from experiments.experiment import Experiment
 from experiments.records import Record
 
@@ -63,7 +63,7 @@ def draw(records: list[Record]) -> Figure:
                 training = np.linspace(0, 100, len(curve))
                 ax.plot(training, curve, color=colour, label=f"{layer}")
             ax.grid(alpha=0.3)
-        condition = differing(arm.condition, chosen)
+        condition = in_words(arm.condition, parts_that(True, chosen))
         title = f"{arm.variant}, {len(runs)} runs"
         column[0].set_title(f"{condition}\n{title}" if condition else title, fontsize="medium")
         column[0].axhline(1, color="0.4", linestyle=":")

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.comparing import Arm, arms, differing
+from experiments.comparing import Arm, arms, in_words, parts_that
 from experiments.experiment import Experiment
 from experiments.records import Record
 
@@ -18,10 +18,10 @@ _COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 def _panels(records: list[Record], experiment: Experiment) -> dict[str, list[tuple[Arm, Arm]]]:
     """Arms with their baselines, by what differs beside the part that is on the axis."""
     panels: dict[str, list[tuple[Arm, Arm]]] = {}
+    parts = [part for part in parts_that(True, records) if part != experiment.along]
     for arm, baseline in arms(records, experiment.variants):
         if baseline is not None:
-            title = differing(arm.condition, records, experiment.along or "")
-            panels.setdefault(title, []).append((arm, baseline))
+            panels.setdefault(in_words(arm.condition, parts), []).append((arm, baseline))
     return panels
 
 

@@ -492,5 +492,4 @@ class TestResults:
         # What `--quick` leaves there is no part of the repository.
         for path in set((folder / "results").iterdir()) - {folder / "results" / "quick"}:
             assert path.suffix in (".jsonl", ".png")
-            runs = len(records.read(path)) if path.suffix == ".jsonl" else 25
-            assert path.stat().st_size < 20_000 * runs
+            assert path.stat().st_size < 500_000
