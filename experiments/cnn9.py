@@ -122,6 +122,16 @@ def _curves(monitor: EnergyMonitor) -> dict[str, list[float | None]]:
     return curves
 
 
+def _ends(curves: dict[str, list[float | None]]) -> dict[str, float]:
+    """Mean position and smallest angle after training; NaN where no kernel has one."""
+
+    def last(figure: str) -> list[float]:
+        points = [points[-1] for name, points in curves.items() if name.endswith(figure)]
+        return [point for point in points if point is not None] or [np.nan]
+
+    return {"mean position": np.mean(last("position")), "smallest angle °": min(last("smallest"))}
+
+
 def run(config: Config, source: str) -> Outcome:
     """One training: accuracy on all test images, and where kernels stood after each part."""
     seed, steps = int(config["seed"]), int(config["steps"])
@@ -142,15 +152,8 @@ def run(config: Config, source: str) -> Outcome:
     model.fit(batches, epochs=PARTS, shuffle=False, verbose=0, callbacks=[monitor])
     logits = model.predict(scaled(images.x_test), batch_size=1000, verbose=0)
     curves = _curves(monitor)
-    ends = {name: points[-1] for name, points in curves.items() if points[-1] is not None}
-    return Outcome(
-        {
-            "accuracy %": 100 * np.mean(logits.argmax(axis=-1) == images.y_test),
-            "mean position": np.mean([v for k, v in ends.items() if k.endswith("position")]),
-            "smallest angle °": min(v for k, v in ends.items() if k.endswith("smallest")),
-        },
-        curves,
-    )
+    accuracy = 100 * np.mean(logits.argmax(axis=-1) == images.y_test)
+    return Outcome({"accuracy %": accuracy, **_ends(curves)}, curves)
 
 
 experiment = Experiment(

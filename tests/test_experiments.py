@@ -363,6 +363,12 @@ class TestCnn9:
         for step, rate in ((20_000, 0.1), (20_001, 0.01), (30_001, 1e-3), (37_501, 1e-4)):
             assert float(schedule(step)) == pytest.approx(rate)
 
+    def test_a_run_that_ends_without_finite_kernels_is_recorded_as_such(self):
+        curves = {"layer 1 position": [1.0, None], "layer 1 smallest": [50.0, None]}
+        assert np.isnan(list(cnn9._ends(curves).values())).all()
+        curves |= {"layer 2 position": [1.0, 3.0], "layer 2 smallest": [50.0, 40.0]}
+        assert cnn9._ends(curves) == {"mean position": 3, "smallest angle °": 40}
+
     @pytest.mark.parametrize(
         ("steps", "images", "sentence"),
         [
