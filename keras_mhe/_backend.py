@@ -73,3 +73,27 @@ def compiled(
 
         return jax.jit(precise)
     return function
+
+
+def differentiated_on_demand(program: Callable[..., Any]) -> Callable[..., Any]:
+    """A compiled program whose derivative is built only where it is asked for.
+
+    TensorFlow builds the backward pass of every program that a tape records, and has the program
+    return what that pass needs. The tape of a training step records this one for nothing: its
+    gradient comes from the program itself. JAX and PyTorch need no such help.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return program
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def run(*tensors: Any) -> Any:
+        def pull_back(*upstream: Any) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch(tensors)
+                results = program(*tensors)
+            return tape.gradient(results, tensors, output_gradients=upstream)
+
+        return program(*map(tf.stop_gradient, tensors)), pull_back
+
+    return run

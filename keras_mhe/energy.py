@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mhe._backend import compiled
+from keras_mhe._backend import compiled, differentiated_on_demand
 from keras_mhe.axes import neuron_matrix
 from keras_mhe.pairs import panel_width, value_and_gradient
 from keras_mhe.potentials import Potential, potential_of
@@ -41,7 +41,7 @@ def with_gradient(program: Callable[..., Any], matrix: Any, *others: Any, twice:
             program itself brings along.)
         twice: whether the gradient can be differentiated in its turn.
     """
-    run = program if twice else _once(program)
+    run = differentiated_on_demand(program) if twice else _once(program)
 
     @ops.custom_gradient
     def energy(matrix: Any, *others: Any) -> Any:

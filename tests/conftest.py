@@ -1,5 +1,6 @@
-"""Which backend and which copy of the package a run tests."""
+"""Which backend and which copy of the package a run tests, and how its programs are compiled."""
 
+import importlib.util
 import os
 from contextlib import nullcontext
 from pathlib import Path
@@ -7,27 +8,49 @@ from pathlib import Path
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "agg")
+# Compiling takes most of the suite's time: XLA spends half of it on speed that no test needs.
+# `XLA_FLAGS= pytest` tests programs as users run them.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import hypothesis
-import keras
 import pytest
-
-import keras_mhe
 
 # Every new shape is a new XLA program: few examples, no deadline.
 hypothesis.settings.register_profile("programs", max_examples=20, deadline=None)
 hypothesis.settings.load_profile("programs")
 
 
-def pytest_report_header() -> str:
-    package = Path(keras_mhe.__file__).parent
-    return f"keras {keras.__version__} on {keras.backend.backend()}, keras_mhe from {package}"
+def pytest_report_header():
+    # Nothing is imported here: the process that starts the workers needs no backend.
+    [package] = importlib.util.find_spec("keras_mhe").submodule_search_locations
+    flags = os.environ["XLA_FLAGS"] or "no XLA flags"
+    return f"keras on {os.environ['KERAS_BACKEND']}, keras_mhe from {Path(package)}, {flags}"
+
+
+def pytest_configure(config):
+    if not config.pluginmanager.hasplugin("cacheprovider"):
+        return
+    # Programs of JAX are kept for the other workers and for the next run.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax_programs")))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves tests marked `once` to the run on TensorFlow, where that is installed."""
+    backend = os.environ["KERAS_BACKEND"]
+    if backend == "tensorflow" or importlib.util.find_spec("tensorflow") is None:
+        return
+    once = [item for item in items if item.get_closest_marker("once")]
+    if once and "once" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=once)
+        items[:] = [item for item in items if not item.get_closest_marker("once")]
 
 
 @pytest.fixture
 def float64():
     """Lets JAX hold float64; the other backends always do."""
-    if keras.backend.backend() == "jax":
+    if os.environ["KERAS_BACKEND"] == "jax":
         import jax
 
         if hasattr(jax, "enable_x64"):

@@ -8,7 +8,7 @@ import oracle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from probes import DISTANCES, POWERS, SPACES, number
+from probes import DISTANCES, POWERS, SPACES, number, on_every_potential
 
 from keras_mhe import potentials
 
@@ -17,6 +17,23 @@ def pair(angle, n=2, dtype="float32"):
     """Two neurons at an angle in the plane, and n - 2 more."""
     angles = np.concatenate([[0, angle], np.linspace(1.5, 4.5, n - 2)])
     return np.stack([np.cos(angles), np.sin(angles)]).astype(dtype)
+
+
+class TestDefinition:
+    @on_every_potential
+    @pytest.mark.parametrize("softening", [0, 0.7])
+    def test_values_are_those_of_two_points(self, softening, s, distance, half_space, float64):
+        # The last pairs are softened; none is so near that rounding tells the distance.
+        angles = np.concatenate([np.linspace(0.8, 3.0, 12), [0.1, 0.4]])
+        floor = potentials.softening_floor(softening, 2, 2, "float64")
+        potential = potentials.Potential(float(s), distance == "angular", half_space, floor)
+        values, _ = potential(keras.ops.convert_to_tensor(np.cos(angles)))
+        for got, angle in zip(keras.ops.convert_to_numpy(values), angles, strict=True):
+            p, q = pair(angle, dtype="float64").T
+            expected = oracle.pair_energy(p, q, s, distance, softening**2)
+            if half_space:
+                expected += oracle.pair_energy(p, -q, s, distance, softening**2)
+            assert got == pytest.approx(expected, rel=1e-8)
 
 
 class TestSoftening:
