@@ -296,7 +296,7 @@ class TestLearning:
         wrapper.layer.kernel.assign_add(1e-3 * normals(5, 5))
         assert np.any(after_call() != once)
 
-    @pytest.mark.parametrize("jit_compile", [True, False])
+    @pytest.mark.parametrize("jit_compile", [pytest.param(True, marks=pytest.mark.slow), False])
     def test_shared_and_time_distributed_layers_learn_as_any_other(self, jit_compile):
         """One step of training on the same kernel, called once, three times and over time."""
 
@@ -391,7 +391,11 @@ def subclassed():
 
 
 class TestModels:
-    @pytest.mark.parametrize("build", [functional, nested, recurrent, attention, subclassed])
+    @pytest.mark.parametrize(
+        "build",
+        [functional, recurrent, subclassed]
+        + [pytest.param(build, marks=pytest.mark.slow) for build in (nested, attention)],
+    )
     def test_saved_and_loaded_with_its_state(self, build, tmp_path):
         model = compiled(build())
         x, y = normals(12, 5), np.arange(12) % 3
@@ -528,6 +532,7 @@ for projection in (
 """
 
 
+@pytest.mark.slow
 def test_replicas_stay_equal_and_do_what_one_device_does():
     """20 steps: draws agree, learned projections agree, weights are those of one device."""
     run_on_two_devices(_REPLICAS)

@@ -59,7 +59,7 @@ def both_ways(unit, potential, width):
 class TestPanels:
     """Panels add up to the matrix that they never build."""
 
-    @settings(max_examples=10)
+    @settings(max_examples=6)
     @given(st.integers(1, 60), st.integers(1, 40), st.integers(0, 2**32 - 1))
     def test_any_number_of_neurons_in_panels_of_any_width(self, n, width, seed):
         unit = normals(3, n, seed=seed)
