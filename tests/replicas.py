@@ -15,7 +15,7 @@ def run(program, *arguments, devices=1, **variables):
     """
     environment = {
         **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         **variables,
     }
     return subprocess.run(

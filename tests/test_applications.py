@@ -13,6 +13,8 @@ from probes import number
 
 from keras_mhe import regularize
 
+pytestmark = pytest.mark.slow
+
 FEW = ["ConvNeXtTiny", "MobileNetV3Small", "ResNet50", "VGG16", "Xception"]
 if keras.backend.backend() == "jax":
     # Which compiles a whole network for half a minute.

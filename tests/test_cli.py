@@ -14,7 +14,10 @@ from typer.testing import CliRunner
 from keras_mhe import __main__, energy_report
 from keras_mhe.cli import app
 
+pytestmark = pytest.mark.once
 
+
+@pytest.mark.slow
 def test_demo_trains_prints_and_draws(tmp_path):
     folder = tmp_path / "new" / "folder"
     options = ["--seeds", "1", "--epochs", "2", "--factor", "3", "--s", "0"]
@@ -180,6 +183,7 @@ def test_a_model_without_kernels_ends_in_a_sentence(tmp_path):
     assert "no kernel to report" in result.stderr
 
 
+@pytest.mark.slow
 def test_no_file_ends_a_process_with_a_traceback(saved, tmp_path):
     content = saved[1].read_bytes()
     (tmp_path / "short.keras").write_bytes(content[: len(content) // 2])

@@ -129,6 +129,7 @@ def test_five_training_steps_draw_five_projections_and_resume_draws_the_same(tmp
         np.testing.assert_array_equal(step(loaded), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_the_page_on_compressive_mhe_does_what_it_says():
     page = (Path(__file__).parents[1] / "docs" / "compressive.md").read_text()

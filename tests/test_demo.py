@@ -9,6 +9,8 @@ from rich.console import Console
 
 from keras_mhe import MHE, demo, hyperspherical_energy
 
+pytestmark = pytest.mark.once
+
 
 def printed(table):
     console = Console(width=80, file=io.StringIO())

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from replicas import run
 
+pytestmark = pytest.mark.slow
+
 # What all programs begin with: a small network that learns digits in 20 steps.
 _NETWORK = """
 import contextlib, sys

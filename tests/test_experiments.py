@@ -18,6 +18,8 @@ from PIL import Image
 from rich.console import Console
 from scipy import stats
 
+pytestmark = pytest.mark.once
+
 root = Path(__file__).parents[1]
 folder = root / "experiments"
 # Behind the installed package, which is what is tested.
@@ -46,11 +48,11 @@ def record(variant, seed, accuracy, **condition):
 
 
 def program(*options):
-    """The program in a process group of its own."""
+    """The program in a process group of its own, on JAX, which starts in half the time."""
     return subprocess.Popen(
         [sys.executable, "-m", "experiments", *options],
         cwd=root,
-        env=os.environ | {"KERAS_BACKEND": keras.backend.backend()},
+        env=os.environ | {"KERAS_BACKEND": "jax"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
@@ -76,6 +78,7 @@ class TestRunner:
         found = list(records.read(path / "imbalance.jsonl").values())
         return comparing.compare(found, experiment("imbalance")).to_markdown()
 
+    @pytest.mark.slow
     @pytest.mark.skipif(os.name != "posix", reason="asks for process groups")
     def test_killed_and_whole_runs_end_in_the_same_table(self, tmp_path):
         killed, whole = tmp_path / "killed", tmp_path / "whole"
@@ -140,6 +143,7 @@ class TestRunner:
         # One ran beside the failure, one began before it was seen; no other did.
         assert sorted(each["config"]["seed"] for each in records.read(path).values()) == [1, 2]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
@@ -337,7 +341,12 @@ class TestCnn9:
 
     # Powers of the same energy differ in a number only.
     @pytest.mark.parametrize(
-        "variant", [name for name in cnn9.VARIANTS if name[-3:] not in ("s=1", "s=2")]
+        "variant",
+        [
+            pytest.param(name, marks=pytest.mark.slow if k else ())
+            for k, name in enumerate(cnn9.VARIANTS)
+            if name[-3:] not in ("s=1", "s=2")
+        ],
     )
     def test_every_variant_adds_to_weight_decay_of_the_same_start(self, variant):
         def decay(model):
@@ -447,6 +456,7 @@ class TestSphereFace:
 
 
 class TestGan:
+    @pytest.mark.slow
     def test_real_images_are_at_no_distance_and_one_image_has_the_least_score(self):
         images, _ = gan._images("digits")
         real = gan.judged("digits", images)

@@ -16,6 +16,8 @@ from keras import layers
 from keras_mhe import CoMHE, HalfSpaceMHE, HypersphericalRegularization, energy_report
 from keras_mhe.files import ModelFileError, model_from_file
 
+pytestmark = pytest.mark.once
+
 
 def network():
     return keras.Sequential(

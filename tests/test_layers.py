@@ -393,8 +393,8 @@ def subclassed():
 class TestModels:
     @pytest.mark.parametrize(
         "build",
-        [functional, recurrent, subclassed]
-        + [pytest.param(build, marks=pytest.mark.slow) for build in (nested, attention)],
+        [functional, subclassed]
+        + [pytest.param(build, marks=pytest.mark.slow) for build in (nested, recurrent, attention)],
     )
     def test_saved_and_loaded_with_its_state(self, build, tmp_path):
         model = compiled(build())

@@ -71,6 +71,8 @@ def test_orthogonal_neurons_are_the_best_possible():
     assert (row.smallest, row.largest) == (pytest.approx(90, abs=1e-3),) * 2
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_new_kernels_of_resnet50_stand_where_random_neurons_do():
     keras.utils.set_random_seed(0)
     model = keras.applications.ResNet50(weights=None)
@@ -203,6 +205,8 @@ def test_bad_input_ends_in_a_sentence(model, options, error):
         energy_report(model, **options)
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_the_page_of_the_docs_runs_and_says_what_comes_of_it(capsys):
     page = (Path(__file__).parents[1] / "docs" / "seeing.md").read_text()
     code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

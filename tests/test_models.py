@@ -447,6 +447,7 @@ class TestSaving:
         regularize(loaded)
         assert total(loaded) == pytest.approx(total(model), rel=1e-6)
 
+    @pytest.mark.slow
     def test_without_energies_it_loads_without_this_package(self, tmp_path):
         model = keras.Sequential(
             [
@@ -703,6 +704,8 @@ class TestTable:
         assert "sample" not in regularize(model, MHE(sample=64), MHE(sample=64)).rows[0].note
 
 
+@pytest.mark.slow
+@pytest.mark.once
 def test_the_page_about_whole_models_does_what_it_says():
     page = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
     names = {}

@@ -11,7 +11,10 @@ import pytest
 folder = Path(__file__).parents[1] / "notebooks"
 names = ["quickstart", "thomson_problem", "comhe", "uniformity"]
 names += ["existing_models", "large_output_layers", "class_imbalance"]
-pytestmark = pytest.mark.skipif(not folder.exists(), reason="notebooks are in a checkout only")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(not folder.exists(), reason="notebooks are in a checkout only"),
+]
 
 
 @pytest.fixture(params=[f"{k:02}_{name}" for k, name in enumerate(names, 1)])

@@ -130,7 +130,12 @@ def test_what_takes_an_array_says_of_what_shape(thing):
     assert re.search(r"shape\s`\(", inspect.getdoc(thing))
 
 
-@pytest.mark.parametrize("name", modules)
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "name",
+    # Its example regularizes a network of `keras.applications`.
+    [pytest.param(n, marks=[pytest.mark.slow] * (n == "keras_mhe.models")) for n in modules],
+)
 def test_examples_run(name):
     module = importlib.import_module(name)
     results = doctest.testmod(module)

@@ -14,6 +14,8 @@ from probes import normals
 from keras_mhe import energy_report
 from keras_mhe.page import page, picture, worst
 
+pytestmark = pytest.mark.once
+
 # Elements that HTML closes by itself.
 _VOID = {"meta", "link", "img", "br"}
 
@@ -134,6 +136,7 @@ def browser_path():
     return named or shutil.which("chromium") or shutil.which("google-chrome")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [320, 768, 1600])
 def test_in_a_browser(tmp_path, width):
     sync_api = pytest.importorskip("playwright.sync_api")

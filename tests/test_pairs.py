@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from probes import SPACES, normals, number, on_every_potential, second_slopes, slopes
 
 from keras_mhe import energy, pairs, potentials
+from keras_mhe._backend import compiled
 
 
 def program_text(n, half_space=True):
@@ -51,9 +52,13 @@ class TestProgram:
 
 def both_ways(unit, potential, width):
     """Sum and pull by one matrix and by panels, as float64 arrays."""
-    unit = keras.ops.convert_to_tensor(unit)
-    ways = pairs._by_matrix(unit, potential), pairs._by_panels(unit, potential, width)
-    return [[keras.ops.convert_to_numpy(x) for x in way] for way in ways]
+
+    def ways(unit):
+        return pairs._by_matrix(unit, potential), pairs._by_panels(unit, potential, width)
+
+    program = compiled(ways, (unit.shape, str(unit.dtype)))
+    results = program(keras.ops.convert_to_tensor(unit))
+    return [[keras.ops.convert_to_numpy(x) for x in way] for way in results]
 
 
 class TestPanels:

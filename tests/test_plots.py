@@ -19,6 +19,8 @@ from keras_mhe.plots import (
 )
 from keras_mhe.reference import nearest_angle_density
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(autouse=True)
 def _close():

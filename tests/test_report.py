@@ -11,6 +11,8 @@ from probes import normals
 
 from keras_mhe import energy_report
 
+pytestmark = pytest.mark.once
+
 
 def network():
     return keras.Sequential(

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from replicas import run
 
+pytestmark = pytest.mark.slow
+
 EPOCHS, STEPS = 5, 4
 
 _TRAINING = """
