@@ -1,5 +1,6 @@
 """Which backend and which copy of the package a run tests, and how its programs are compiled."""
 
+import gc
 import importlib.util
 import os
 from contextlib import nullcontext
@@ -34,6 +35,13 @@ def pytest_configure(config):
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax_programs")))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def pytest_collection_finish():
+    # Backends hold millions of objects, and each trace makes thousands: the collector would walk
+    # all of them every few seconds.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
 
 
 def pytest_collection_modifyitems(config, items):

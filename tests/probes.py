@@ -18,6 +18,18 @@ def on_every_potential(test):
     return pytest.mark.parametrize("half_space", SPACES)(test)
 
 
+# Each power, distance and space; of a single pair `test_potentials.py` tests all sixteen.
+on_some_potentials = pytest.mark.parametrize(
+    ("s", "distance", "half_space"),
+    [
+        (0, "euclidean", True),
+        (1, "angular", False),
+        (2, "euclidean", False),
+        (2.5, "angular", True),
+    ],
+)
+
+
 def normals(*shape, seed=0, dtype="float32"):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 

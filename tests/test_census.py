@@ -14,6 +14,8 @@ from keras_mhe.axes import neuron_array, neuron_matrix
 from keras_mhe.census import census
 from keras_mhe.potentials import potential_of
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(params=[4, 512])
 def panel(request, monkeypatch):

@@ -97,7 +97,7 @@ def nothing(y_true, y_pred):
     return 0.0 * y_pred[:, 0]
 
 
-@pytest.mark.parametrize("jit_compile", [True, False])
+@pytest.mark.parametrize("jit_compile", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_five_training_steps_draw_five_projections_and_resume_draws_the_same(tmp_path, jit_compile):
     """The loss of each compiled step is that of the projections which its kernel draws."""
     projection = RandomProjection(dim=4, count=2)

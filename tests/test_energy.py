@@ -8,7 +8,15 @@ import oracle
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from probes import DISTANCES, SPACES, normals, number, second_slopes, slopes
+from probes import (
+    DISTANCES,
+    SPACES,
+    normals,
+    number,
+    on_some_potentials,
+    second_slopes,
+    slopes,
+)
 
 from keras_mhe import hyperspherical_energy
 from keras_mhe.potentials import potential_of
@@ -27,17 +35,7 @@ potentials = st.sampled_from(
 class TestDefinition:
     """Values and gradients are those of the 2N points, though these are never built."""
 
-    # Each power, distance and space once, and twice as pairs: of a single pair of neurons
-    # `test_potentials.py` tests all sixteen.
-    @pytest.mark.parametrize(
-        ("s", "distance", "half_space"),
-        [
-            (0, "euclidean", True),
-            (1, "angular", False),
-            (2, "euclidean", False),
-            (2.5, "angular", True),
-        ],
-    )
+    @on_some_potentials
     def test_values_and_gradients(self, s, distance, half_space, float64):
         # Two pairs are softened, none so near that the slope of its mirrored angle is held.
         kernel = normals(3, 5, seed=1, dtype="float64")
@@ -298,11 +296,12 @@ class TestHardKernels:
 class TestThomson:
     """Charges that minimise the energy come to rest where physics knows they do."""
 
+    @pytest.mark.once
     @pytest.mark.parametrize(
         ("charges", "known"),
         [
             # Two and three lie on a line and a circle; four are a simplex, tested above.
-            (5, 6.474691495),
+            pytest.param(5, 6.474691495, marks=pytest.mark.slow),
             (12, 49.165253058),
         ],
     )

@@ -7,6 +7,8 @@ from keras import layers
 
 from keras_mhe.kernels import kernels_of
 
+pytestmark = pytest.mark.once
+
 LAST, FIRST = (-1,), (0,)
 
 TABLE = [

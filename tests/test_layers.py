@@ -238,6 +238,7 @@ class TestLearning:
         assert wrapped(layers.Dense(6), angle(5), (None, 5)).state == {}
         assert wrapped(layers.Dense(6), CoMHE(), (None, 50)).state == {}
 
+    @pytest.mark.slow
     def test_real_training_brings_angles_closer_to_those_of_the_neurons(self):
         keras.utils.set_random_seed(0)
         model = compiled(network(angle(6, steps=3)))
@@ -257,10 +258,10 @@ class TestLearning:
         after, matrix = projected(model.layers[2])
         assert oracle.energy(after @ matrix) > 1.05 * oracle.energy(before @ matrix)
 
-    @pytest.mark.parametrize("options", [{"jit_compile": True}, {"jit_compile": False}])
-    def test_each_compiled_step_is_that_of_the_definition(self, options):
+    @pytest.mark.parametrize("jit_compile", [True, pytest.param(False, marks=pytest.mark.slow)])
+    def test_each_compiled_step_is_that_of_the_definition(self, jit_compile):
         keras.utils.set_random_seed(0)
-        model = compiled(network(angle(6, learning_rate=0.3, steps=2)), **options)
+        model = compiled(network(angle(6, learning_rate=0.3, steps=2)), jit_compile=jit_compile)
         wrapper = model.layers[2]
         for _ in range(2):
             projection, matrix = projected(wrapper)
@@ -319,7 +320,9 @@ class TestLearning:
         ):
             np.testing.assert_allclose(learned(build), expected, rtol=1e-5, atol=1e-6)
 
-    @pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16"])
+    @pytest.mark.parametrize(
+        "policy", ["mixed_bfloat16", pytest.param("bfloat16", marks=pytest.mark.slow)]
+    )
     def test_narrow_layers_learn(self, policy):
         layer = layers.Dense(6, dtype=policy)
         wrapper = HypersphericalRegularization(layer, angle())
@@ -393,8 +396,11 @@ def subclassed():
 class TestModels:
     @pytest.mark.parametrize(
         "build",
-        [functional, subclassed]
-        + [pytest.param(build, marks=pytest.mark.slow) for build in (nested, recurrent, attention)],
+        [functional]
+        + [
+            pytest.param(build, marks=pytest.mark.slow)
+            for build in (nested, recurrent, attention, subclassed)
+        ],
     )
     def test_saved_and_loaded_with_its_state(self, build, tmp_path):
         model = compiled(build())

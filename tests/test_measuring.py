@@ -14,6 +14,8 @@ from probes import normals
 
 from keras_mhe import HalfSpaceMHE, energy_report, hyperspherical_energy, reference, regularize
 
+pytestmark = pytest.mark.once
+
 
 def network():
     keras.utils.set_random_seed(0)
@@ -72,7 +74,6 @@ def test_orthogonal_neurons_are_the_best_possible():
 
 
 @pytest.mark.slow
-@pytest.mark.once
 def test_new_kernels_of_resnet50_stand_where_random_neurons_do():
     keras.utils.set_random_seed(0)
     model = keras.applications.ResNet50(weights=None)
@@ -206,7 +207,6 @@ def test_bad_input_ends_in_a_sentence(model, options, error):
 
 
 @pytest.mark.slow
-@pytest.mark.once
 def test_the_page_of_the_docs_runs_and_says_what_comes_of_it(capsys):
     page = (Path(__file__).parents[1] / "docs" / "seeing.md").read_text()
     code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

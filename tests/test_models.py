@@ -366,7 +366,11 @@ class TestTraining:
         model.layers[0].trainable = True
         assert len(model.losses) == 2
 
-    @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16"])
+    @pytest.mark.parametrize(
+        "policy",
+        ["mixed_float16"]
+        + [pytest.param(name, marks=pytest.mark.slow) for name in ("mixed_bfloat16", "bfloat16")],
+    )
     def test_in_low_precision(self, policy):
         inputs, labels = batch()
         model = dense(6, 3, dtype=policy)
@@ -525,6 +529,7 @@ class TestRegularizersThatLearn:
             bare.predict(inputs, verbose=0), new.predict(inputs, verbose=0), rtol=1e-5
         )
 
+    @pytest.mark.slow
     def test_both_models_go_on_training_and_saving(self, tmp_path):
         inputs, labels = batch()
         model = dense(6, 3)
@@ -544,6 +549,7 @@ class TestRegularizersThatLearn:
         assert [row.role for row in unregularize(model).rows] == ["removed"]
         assert len(new.losses) == len(model.losses) == 0
 
+    @pytest.mark.slow
     def test_keep_the_optimizers_memory_in_mixed_precision(self):
         inputs, labels = batch()
         model = dense(6, 3, dtype="mixed_float16")

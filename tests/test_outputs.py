@@ -6,6 +6,8 @@ from keras import layers, ops
 
 from keras_mhe.outputs import output_layers
 
+pytestmark = pytest.mark.once
+
 HEAD = {"name": "head"}
 
 

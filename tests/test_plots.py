@@ -1,5 +1,7 @@
 """Pictures show what they are given, and refuse what they cannot show."""
 
+import functools
+
 import keras
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -198,6 +200,7 @@ def test_the_strip_is_white_for_random_darker_for_better_and_worse_and_grey_for_
     np.testing.assert_allclose(grey, 0.6)
 
 
+@functools.cache
 def monitored(*sizes):
     model, monitor = network(*sizes), EnergyMonitor()
     model.compile("sgd", "mse")

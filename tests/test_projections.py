@@ -5,7 +5,7 @@ import numpy as np
 import oracle
 import pytest
 from differentiate import value_and_gradient
-from probes import SPACES, normals, slopes
+from probes import normals, slopes
 
 from keras_mhe import (
     AdversarialProjection,
@@ -36,8 +36,9 @@ def auto_energy(points, half_space=True, **options):
 
 
 class TestRandomProjection:
-    @pytest.mark.parametrize("half_space", SPACES)
-    @pytest.mark.parametrize(("s", "distance"), [(2, "euclidean"), (0, "angular")])
+    @pytest.mark.parametrize(
+        ("s", "distance", "half_space"), [(2, "euclidean", True), (0, "angular", False)]
+    )
     def test_the_mean_over_its_draws(self, s, distance, half_space, float64):
         kernel = normals(8, 4, dtype="float64")
         # Roomy: where neurons nearly meet, slopes of angles are held.
@@ -119,7 +120,7 @@ class TestRandomProjection:
 
 
 class TestGroupProjection:
-    @pytest.mark.parametrize(("d", "count"), [(6, 3), (7, 3), (8, 3), (5, 5), (5, 1)])
+    @pytest.mark.parametrize(("d", "count"), [(6, 3), (8, 3), (5, 5)])
     def test_the_mean_over_groups_of_coordinates(self, d, count, float64):
         kernel = normals(d, 5, dtype="float64")
 

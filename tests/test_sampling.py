@@ -85,7 +85,7 @@ class TestSample:
             assert math.isfinite(value)
             assert np.all(np.isfinite(gradient))
 
-    @pytest.mark.parametrize("jit_compile", [True, False])
+    @pytest.mark.parametrize("jit_compile", [True, pytest.param(False, marks=pytest.mark.slow)])
     def test_a_training_step_draws_anew_as_soon_as_weights_move(self, jit_compile):
         def losses(rate):
             layer = keras.layers.Dense(
@@ -305,7 +305,8 @@ class TestWorkedUse:
         )
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float64", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
 def test_the_default_dtype_of_keras_changes_nothing(dtype):
     kernel, large = normals(4, 29), normals(3, 1450)
 

@@ -44,6 +44,7 @@ def fit(model, samples=256, epochs=3, **options):
 
 
 class TestFit:
+    @pytest.mark.slow
     def test_compiled_interpreted_and_eager_training_agree(self):
         runs = {}
         for options in ({"jit_compile": True}, {"jit_compile": False}, {"run_eagerly": True}):
@@ -62,7 +63,7 @@ class TestFit:
         data_loss = model.loss(labels, model.predict(images, verbose=0))
         assert total == pytest.approx(float(data_loss) + float(sum(model.losses)), rel=1e-4)
 
-    @pytest.mark.parametrize("half_space", [False, True])
+    @pytest.mark.parametrize("half_space", [pytest.param(False, marks=pytest.mark.slow), True])
     def test_training_lowers_the_energy(self, half_space):
         regularizer = MHE(10.0, half_space=half_space)
         # Crowded on purpose: Glorot kernels of many inputs are spread out from the start.
