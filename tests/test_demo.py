@@ -43,6 +43,7 @@ class TestData:
 
 
 class TestNetworks:
+    @pytest.mark.slow
     def test_pairs_start_alike(self):
         split = demo.long_tailed_digits(0)
         models = [demo.train(split, regularizer, 0, epochs=1) for regularizer in (None, MHE(0))]

@@ -125,7 +125,7 @@ class TestEnergyAfterStep:
             *numpy([gradient, expected]), rtol=1e-4, atol=1e-4 * np.abs(expected).max()
         )
 
-    @pytest.mark.parametrize("name", ["angle", "adversarial"])
+    @pytest.mark.parametrize("name", [pytest.param("angle", marks=pytest.mark.slow), "adversarial"])
     def test_strips_change_nothing(self, name, monkeypatch, float64):
         shape = (2, 4, 33)
         matrix = normals(*shape, dtype="float64")
@@ -140,7 +140,7 @@ class TestEnergyAfterStep:
         for got, expected in zip(both(), whole, strict=True):
             np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
 
-    @pytest.mark.parametrize("name", ["angle", "adversarial"])
+    @pytest.mark.parametrize("name", [pytest.param("angle", marks=pytest.mark.slow), "adversarial"])
     def test_hard_kernels_stay_finite(self, name):
         objective, _, _ = objectives(2, "euclidean")[name]
         hard = {

@@ -195,7 +195,7 @@ class TestPoles:
 @pytest.mark.parametrize("name", ["mhp", "mhc"])
 class TestHardPoles:
     @pytest.mark.once
-    @pytest.mark.parametrize("half_space", SPACES)
+    @pytest.mark.parametrize("half_space", [pytest.param(False, marks=pytest.mark.slow), True])
     def test_the_worst_pole_is_worse_than_any_of_a_fine_grid(self, name, half_space):
         make, loss, direction, definition = POLES[name]
         kernel = normals(3, 12)
@@ -250,7 +250,7 @@ ICOSAHEDRON = np.degrees(np.arctan(2))  # 63.43
     [
         (MHS, {}, True),
         pytest.param(MHS, {"every": True}, False, marks=pytest.mark.slow),
-        (MGD, {}, False),
+        pytest.param(MGD, {}, False, marks=pytest.mark.slow),
         pytest.param(MHP, {"pole": "worst"}, True, marks=pytest.mark.slow),
         (MHC, {"pole": "worst"}, False),
     ],
