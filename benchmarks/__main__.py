@@ -169,7 +169,7 @@ def main(
     # A process's own memory says nothing about a device's.
     if not described["accelerator"]:
         for contender, sizes in _MEMORY_SIZES.items():
-            for n in track(sizes[:2] if quick else sizes, f"memory, {contender}", console=console):
+            for n in track(sizes[:1] if quick else sizes, f"memory, {contender}", console=console):
                 results["memory"].append(memory.measure(contender, _MEMORY_DIMENSION, n))
         console.print(_memory_table(results["memory"]))
     results["cnn9"] = cnn9.measure(quick)

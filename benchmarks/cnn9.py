@@ -82,7 +82,8 @@ def measure(quick: bool) -> list[dict[str, Any]]:
     labels = generator.integers(0, 10, batch)
     rows = []
     # On TensorFlow "auto" leaves a model of a CPU without XLA: the quicker step, the harder test.
-    for jit_compile in ("auto", True) if keras.backend.backend() == "tensorflow" else ("auto",):
+    ways = ("auto", True) if keras.backend.backend() == "tensorflow" and not quick else ("auto",)
+    for jit_compile in ways:
         models = {
             name: cnn9(*regularizers, width, jit_compile)
             for name, regularizers in REGULARIZERS.items()

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from PIL import Image
+from probes import normals
 from rich.console import Console
 from scipy import stats
 
@@ -339,13 +340,25 @@ class TestCnn9:
         falling = np.sum(np.diff(x[..., 0], axis=2) < 0, axis=(1, 2)) > 8
         assert 40 < falling.sum() < 88
 
-    # Powers of the same energy differ in a number only.
+    @pytest.mark.parametrize("variant", cnn9.VARIANTS)
+    def test_every_variant_is_a_pair_of_regularizers(self, variant):
+        kernel = normals(3, 3, 8, 4)
+        for regularizer in cnn9.VARIANTS[variant]():
+            if variant == "baseline":
+                assert regularizer is None
+            elif getattr(regularizer, "learner", None) is None:
+                assert np.isfinite(energy := float(regularizer(kernel)))
+                assert energy != 0
+
     @pytest.mark.parametrize(
         "variant",
         [
-            pytest.param(name, marks=pytest.mark.slow if k else ())
-            for k, name in enumerate(cnn9.VARIANTS)
-            if name[-3:] not in ("s=1", "s=2")
+            "baseline",
+            *[
+                pytest.param(name, marks=pytest.mark.slow)
+                for name in ("orthogonal", "angular half-space MHE s=0", "RP-CoMHE", "AP-CoMHE")
+            ],
+            pytest.param("MHP", marks=pytest.mark.slow),
         ],
     )
     def test_every_variant_adds_to_weight_decay_of_the_same_start(self, variant):
