@@ -72,7 +72,7 @@ def alive(group):
 class TestRunner:
     """The same seed gives the same numbers, and a run that was killed ends in the same table."""
 
-    options = ("imbalance", "--passes", "5", "--features", "3", "--seeds", "2")
+    options = ("imbalance", "--passes", "2", "--features", "3", "--seeds", "1")
     options += ("--variants", "baseline,MHE(10)")
 
     def table(self, path):
@@ -97,7 +97,7 @@ class TestRunner:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         done = file.read_text().splitlines()
-        assert 1 <= len(done) < 4
+        assert len(done) == 1
         # What a kill in the middle of writing leaves.
         with file.open("a") as stream:
             stream.write(done[0][:50])
@@ -105,9 +105,9 @@ class TestRunner:
             process = program(*self.options, "--workers", workers, "--out", str(path))
             said, _ = process.communicate(timeout=300)
             assert process.returncode == 0
-            assert (f"{len(done)} of 4 runs" in said) == (path == killed)
-        assert file.read_text().splitlines()[: len(done)] == done
-        assert len(file.read_text().splitlines()) == 4
+            assert ("1 of 2 runs" in said) == (path == killed)
+        assert file.read_text().splitlines()[:1] == done
+        assert len(file.read_text().splitlines()) == 2
         assert self.table(killed) == self.table(whole)
         one, other = (records.read(path / "imbalance.jsonl") for path in (killed, whole))
         assert {k: v["figures"] for k, v in one.items()} == {
@@ -356,9 +356,8 @@ class TestCnn9:
             "baseline",
             *[
                 pytest.param(name, marks=pytest.mark.slow)
-                for name in ("orthogonal", "angular half-space MHE s=0", "RP-CoMHE", "AP-CoMHE")
+                for name in ("orthogonal", "RP-CoMHE", "MHP")
             ],
-            pytest.param("MHP", marks=pytest.mark.slow),
         ],
     )
     def test_every_variant_adds_to_weight_decay_of_the_same_start(self, variant):
