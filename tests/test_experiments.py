@@ -164,6 +164,19 @@ class TestRunner:
         assert re.search(sentence, words)
 
 
+class TestEveryExperiment:
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", ["crowding", "sphereface_plus", "gan"])
+    def test_a_quick_run_gives_finite_figures(self, name):
+        """The others run as programs: imbalance above, CNN-9 and correlation in `.ci/run`."""
+        shape = experiment(name)
+        grid = {part: shape.quick.get(part, values)[0] for part, values in shape.grid.items()}
+        config = {"experiment": name, **grid, "variant": shape.variants[-1], "seed": 0}
+        figures = shape.run(config, "digits").figures
+        assert set(shape.headlines) <= set(figures)
+        assert np.all(np.isfinite(list(map(float, figures.values()))))
+
+
 class TestRecords:
     def test_half_a_line_is_no_record_and_is_taken_away(self, tmp_path):
         path = tmp_path / "a.jsonl"
