@@ -5,7 +5,6 @@ import importlib.util
 import os
 from contextlib import nullcontext
 from importlib.metadata import version
-from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -26,7 +25,8 @@ def pytest_report_header():
     # Nothing is imported here: the process that starts the workers needs no backend.
     [package] = importlib.util.find_spec("keras_mhe").submodule_search_locations
     flags = os.environ["XLA_FLAGS"] or "no XLA flags"
-    return f"keras on {os.environ['KERAS_BACKEND']}, keras_mhe from {Path(package)}, {flags}"
+    backend = f"keras {version('keras')} on {os.environ['KERAS_BACKEND']}"
+    return f"{backend}, keras_mhe from {package}, {flags}"
 
 
 def pytest_configure(config):
