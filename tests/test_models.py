@@ -452,6 +452,7 @@ class TestSaving:
         assert total(loaded) == pytest.approx(total(model), rel=1e-6)
 
     @pytest.mark.slow
+    @pytest.mark.once
     def test_without_energies_it_loads_without_this_package(self, tmp_path):
         model = keras.Sequential(
             [

@@ -68,6 +68,7 @@ def test_importing_stays_light():
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_a_fresh_process_loads_models_after_importing_the_package(tmp_path):
     regularizer = HalfSpaceMHE(1.0) + keras.regularizers.L2(5e-4)
     layers = [
