@@ -1,1 +1,1 @@
-"""How long an energy takes, in ratios to the one product it cannot do without."""
+"""Measures the time and memory of energies, as ratios to the matrix product that they require."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measures, prints ratios, writes JSON and a picture."""
+"""`python -m benchmarks`: measures, prints ratios, writes a JSON file and a plot."""
 
 import json
 import os
@@ -17,17 +17,17 @@ from rich.table import Table
 from benchmarks import (
     cnn9,
     kernels,
-    machine,
     memory,
     projections,
     reports,
     resnet50,
     uniformity,
 )
-from benchmarks.picture import draw
+from benchmarks.plot import draw
+from workloads.machine import describe_machine, file_stem
 
 _DIMENSION, _MEMORY_DIMENSION = 512, 64
-# Between the shapes of layers, so that the curve against N is one.
+# Additional numbers of neurons, for the curve of time against N.
 _CURVE = [(_DIMENSION, 250), (_DIMENSION, 500), (_DIMENSION, 2000), (_DIMENSION, 8000)]
 _DEVICE_SHAPES = [(_DIMENSION, 100000)]
 _MEMORY_SIZES = {
@@ -36,7 +36,7 @@ _MEMORY_SIZES = {
 }
 
 
-def _spread(row: dict[str, Any]) -> str:
+def _ratio(row: dict[str, Any]) -> str:
     low, high = row["ratio_quartiles"]
     return f"{row['ratio']:.3g} ({low:.3g}-{high:.3g})"
 
@@ -49,13 +49,13 @@ def _kernel_table(rows: list[dict[str, Any]]) -> Table:
     for shape in dict.fromkeys(tuple(row["shape"]) for row in rows):
         cells = {row["contender"]: row for row in rows if tuple(row["shape"]) == shape}
         milliseconds = f"{cells['product']['seconds'] * 1e3:.3g} ms"
-        ratios = [_spread(cells[name]) if name in cells else "-" for name in names[1:]]
+        ratios = [_ratio(cells[name]) if name in cells else "-" for name in names[1:]]
         table.add_row(str(shape), milliseconds, *ratios)
     return table
 
 
 def _memory_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="Peak memory of a fresh process, value and gradient")
+    table = Table(title="Peak memory of a new process, value and gradient")
     for column in ("contender", "kernel", "before, MiB", "peak, MiB", "seconds with compilation"):
         table.add_column(column, justify="right")
     for row in rows:
@@ -67,22 +67,24 @@ def _memory_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _projection_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="CoMHE, value and gradient, learned ones with their steps")
-    for column in ("projection", "kernel", "seconds", "against", "ratio"):
+    table = Table(title="CoMHE, value and gradient; learned projections include their update")
+    for column in ("projection", "kernel", "seconds", "reference", "ratio"):
         table.add_column(column, justify="right")
     for row in rows:
         shape, seconds = str(tuple(row["shape"])), f"{row['seconds']:.4g}"
-        table.add_row(row["contender"], shape, seconds, row["against"], _spread(row))
+        table.add_row(row["contender"], shape, seconds, row["against"], _ratio(row))
     return table
 
 
 def _uniformity_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="Uniformity in half space, value and gradient: time / time of MHE")
+    table = Table(
+        title="Measures of uniformity in half space, value and gradient: time / time of MHE"
+    )
     shapes = list(dict.fromkeys(tuple(row["shape"]) for row in rows))
     for column in ("regularizer", *map(str, shapes)):
         table.add_column(column, justify="right")
     for name in dict.fromkeys(row["contender"] for row in rows):
-        cells = {tuple(row["shape"]): _spread(row) for row in rows if row["contender"] == name}
+        cells = {tuple(row["shape"]): _ratio(row) for row in rows if row["contender"] == name}
         table.add_row(name, *(cells[shape] for shape in shapes))
     return table
 
@@ -98,14 +100,14 @@ def _step_table(rows: list[dict[str, Any]]) -> Table:
             str(row["batch"]),
             str(row["width"]),
             f"{row['seconds']:.4g}",
-            _spread(row),
+            _ratio(row),
         )
     return table
 
 
 def _network_table(rows: list[dict[str, Any]]) -> Table:
     table = Table(title="Training step of ResNet50, every kernel regularized: time / time without")
-    names = ("energies", "batch", "images", "seconds", "ratio", "regularize", "first step beyond")
+    names = ("energies", "batch", "images", "seconds", "ratio", "regularize", "compilation")
     for column in names:
         table.add_column(column, justify="right")
     for row in rows:
@@ -114,7 +116,7 @@ def _network_table(rows: list[dict[str, Any]]) -> Table:
             str(row["batch"]),
             f"{row['size']} x {row['size']}",
             f"{row['seconds']:.4g}",
-            _spread(row),
+            _ratio(row),
             f"{row['regularize_seconds']:.2g} s",
             f"{row['first_step_seconds']:.3g} s",
         )
@@ -122,32 +124,34 @@ def _network_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _report_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="A report of all kernels: time / time of a training step")
+    table = Table(title="Report of all kernels: time / time of a training step")
     for column in ("network", "batch", "step, seconds", "report, seconds", "ratio"):
         table.add_column(column, justify="right")
     for row in rows:
         numbers = (f"{row[name]:.3g}" for name in ("step_seconds", "seconds"))
-        table.add_row(row["network"], str(row["batch"]), *numbers, _spread(row))
+        table.add_row(row["network"], str(row["batch"]), *numbers, _ratio(row))
     return table
 
 
 def main(
-    quick: Annotated[bool, typer.Option("--quick", help="Few small shapes: a check.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder for the JSON file and the picture.")] = Path(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Measure a few small shapes only, as a check.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the JSON file and the plot.")] = Path(
         "benchmarks/results"
     ),
 ) -> None:
-    """Times energies, CoMHE, uniformity, memory, steps of CNN-9 and ResNet50, and reports.
+    """Measures energies, CoMHE, uniformity, memory, training steps and reports.
 
-    The backend is KERAS_BACKEND, tensorflow or jax. Run nothing else on the machine meanwhile.
+    KERAS_BACKEND selects the backend: tensorflow or jax. Run nothing else on the machine meanwhile.
     """
-    described = machine.describe()
+    machine = describe_machine()
     console = Console(width=200)
     shapes = kernels.QUICK_SHAPES if quick else sorted({*kernels.SHAPES, *_CURVE})
-    if described["accelerator"] and not quick:
+    if machine["accelerator"] and not quick:
         shapes += _DEVICE_SHAPES
     results: dict[str, Any] = {
-        "machine": described,
+        "machine": machine,
         "quick": quick,
         "curve_dimension": _DIMENSION,
         "memory_dimension": _MEMORY_DIMENSION,
@@ -166,8 +170,8 @@ def main(
     console.print(_projection_table(results["projections"]))
     results["uniformity"] = uniformity.measure(quick)
     console.print(_uniformity_table(results["uniformity"]))
-    # A process's own memory says nothing about a device's.
-    if not described["accelerator"]:
+    # The memory of the process does not include the memory of an accelerator.
+    if not machine["accelerator"]:
         for contender, sizes in _MEMORY_SIZES.items():
             for n in track(sizes[:1] if quick else sizes, f"memory, {contender}", console=console):
                 results["memory"].append(memory.measure(contender, _MEMORY_DIMENSION, n))
@@ -180,7 +184,7 @@ def main(
     console.print(_report_table(results["reports"]))
 
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{machine.name(described)}{'-quick' if quick else ''}.json"
+    path = out / f"{file_stem(machine)}{'-quick' if quick else ''}.json"
     path.write_text(json.dumps(results, indent=1) + "\n")
     draw(results, path.with_suffix(".png"))
     console.print(f"{path} and {path.with_suffix('.png')}")

@@ -1,4 +1,4 @@
-"""What is compared: this package, the papers' formula, Keras's own regularizer, one product."""
+"""What is compared: this package, the papers' formula, Keras's regularizer, one product."""
 
 import functools
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from keras import ops
 
 import keras_mhe
 
-# Beyond, the 2N x 2N matrices of the papers' formula need tens of gigabytes.
+# For more neurons, the 2N x 2N matrices of the papers' formula need tens of gigabytes.
 PAPERS_LIMIT = 8000
 
 
@@ -27,7 +27,7 @@ def _compiled(function: Callable[[Any], Any], shape: tuple[int, ...]) -> Callabl
 def value_and_gradient(
     function: Callable[[Any], Any], shape: tuple[int, ...]
 ) -> Callable[[Any], Any]:
-    """A function's value and gradient as one XLA program for kernels of a shape."""
+    """Compiles value and gradient of a function as one XLA program for kernels of one shape."""
     if keras.backend.backend() == "jax":
         import jax
 
@@ -44,14 +44,15 @@ def value_and_gradient(
 
 
 def _product(kernel: Any) -> Any:
-    """What every cosine costs at least: the product of the kernel with itself."""
+    """Minimum work for all cosines: the product of the kernel with itself."""
     return ops.matmul(ops.transpose(kernel), kernel)
 
 
 def papers_formula(kernel: Any, s: float = 2.0, half_space: bool = True) -> Any:
-    """The energy as the papers' programs compute it: all points, whole matrices, autodiff.
+    """Computes the energy as the papers' programs do: full matrices and automatic gradients.
 
-    Norms `sqrt(|w|^2 + 1e-4)`, ones on the diagonal before the power, the upper triangle's mean.
+    Norms are `sqrt(|w|^2 + 1e-4)`. The diagonal is set to ones before the power. The result is the
+    mean of the upper triangle.
     """
     kernel = ops.reshape(kernel, (-1, kernel.shape[-1]))
     if half_space:
@@ -66,7 +67,7 @@ def papers_formula(kernel: Any, s: float = 2.0, half_space: bool = True) -> Any:
 
 
 def contenders(shape: tuple[int, int], quick: bool) -> dict[str, Callable[[Any], Any]]:
-    """Programs of one kernel, by name: `product` is what the others are measured against."""
+    """Returns compiled programs by name; `product` is the reference of the ratios."""
     powers = [(2, "euclidean"), (2, "angular")]
     if not quick:
         powers += [(0, "euclidean"), (1, "euclidean")]

@@ -1,4 +1,4 @@
-"""Value and gradient of kernels of many shapes, as multiples of one product."""
+"""Value and gradient of kernels of many shapes, relative to the product of the kernel."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from benchmarks.contenders import contenders
-from benchmarks.timing import compared, rounds
+from benchmarks.timing import interleaved_times, time_and_ratio
 
 SHAPES = [
     (576, 64),
@@ -22,22 +22,22 @@ QUICK_SHAPES = [(512, 1600)]
 
 
 def measure(shape: tuple[int, int], quick: bool) -> list[dict[str, Any]]:
-    """A row for each contender: seconds, and the ratio to the product within the same round."""
+    """Returns a row for each contender: seconds, and the ratio to the product of the same round."""
     kernel = keras.ops.convert_to_tensor(
         np.random.default_rng(0).standard_normal(shape).astype("float32")
     )
     programs = contenders(shape, quick)
     large = shape[1] > 4000
-    times, compilation = rounds(
+    times, compilation = interleaved_times(
         {name: lambda program=program: program(kernel) for name, program in programs.items()},
-        count=3 if quick else 5 if large else 15,
-        least=0.02 if quick else 0.1,
+        rounds=3 if quick else 5 if large else 15,
+        min_seconds=0.02 if quick else 0.1,
     )
     return [
         {
             "shape": list(shape),
             "contender": name,
-            **compared(times, name, "product"),
+            **time_and_ratio(times, name, "product"),
             "compilation_seconds": compilation[name],
         }
         for name in programs

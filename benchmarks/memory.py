@@ -1,4 +1,4 @@
-"""Peak memory of a fresh process that computes one energy with its gradient."""
+"""Peak memory of a new process that computes one energy and its gradient."""
 
 import json
 import re
@@ -13,9 +13,10 @@ import numpy as np
 
 
 def _peak() -> float:
-    """Peak resident memory of this process so far, in MiB."""
+    """Returns the peak resident memory of this process so far, in MiB."""
     status = Path("/proc/self/status")
-    if status.exists():  # `getrusage` would count what the parent held when it started this one
+    # `getrusage` includes the memory that the parent process had when it started this one.
+    if status.exists():
         return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
@@ -43,7 +44,7 @@ def _child(contender: str, dimension: int, n: int) -> None:
 
 
 def measure(contender: str, dimension: int, n: int) -> dict[str, Any]:
-    """Peak memory in MiB, before and after, and the seconds of the first call."""
+    """Returns peak memory in MiB, before and after the first call, and the seconds of that call."""
     command = [sys.executable, "-m", "benchmarks.memory", contender, str(dimension), str(n)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     report = json.loads(result.stdout.splitlines()[-1])

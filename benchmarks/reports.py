@@ -1,17 +1,17 @@
-"""Reports beside training steps: how long a monitor may be said to take nothing."""
+"""Report of all kernels: time relative to a training step, the cost of a monitor."""
 
 from typing import Any
 
 import keras
 import numpy as np
 
-from benchmarks.cnn9 import cnn9
-from benchmarks.timing import compared, rounds
+from benchmarks.timing import interleaved_times, time_and_ratio
 from keras_mhe import energy_report
+from workloads.cnn9 import cnn9
 
 
 def _small() -> keras.Model:
-    """A network for handwritten digits: about the quickest step there is."""
+    """Builds a network for handwritten digits, whose training step is among the fastest."""
     model = keras.Sequential(
         [
             keras.Input((8, 8, 1)),
@@ -33,7 +33,7 @@ def _resnet50() -> keras.Model:
 
 
 def measure(quick: bool) -> list[dict[str, Any]]:
-    """A row for each network: seconds of a report, and its ratio to a training step."""
+    """Returns a row for each network: seconds of a report, and its ratio to a training step."""
     networks: dict[str, tuple[Any, tuple[int, ...], int]] = {
         "small CNN": (_small, (32, 8, 8, 1), 11),
         "CNN-9": (lambda: cnn9(None, None, 8 if quick else 64, "auto"), (128, 32, 32, 3), 11),
@@ -41,19 +41,19 @@ def measure(quick: bool) -> list[dict[str, Any]]:
     if not quick:
         networks["ResNet50"] = (_resnet50, (32, 224, 224, 3), 5)
     rows = []
-    for name, (make, shape, count) in networks.items():
-        model = make()
-        generator = np.random.default_rng(0)
-        images = generator.uniform(-1, 1, shape).astype("float32")
-        labels = generator.integers(0, 10, shape[0])
-        times, _ = rounds(
+    for name, (build, shape, rounds) in networks.items():
+        model = build()
+        rng = np.random.default_rng(0)
+        images = rng.uniform(-1, 1, shape).astype("float32")
+        labels = rng.integers(0, 10, shape[0])
+        times, _ = interleaved_times(
             {
                 "step": lambda m=model, x=images, y=labels: m.train_on_batch(x, y),
                 "report": lambda m=model: energy_report(m).summary["energy_position"],
             },
-            count=3 if quick else count,
-            least=0.02 if quick else 0.3,
+            rounds=3 if quick else rounds,
+            min_seconds=0.02 if quick else 0.3,
         )
-        row = {"network": name, "batch": shape[0], **compared(times, "report", "step")}
+        row = {"network": name, "batch": shape[0], **time_and_ratio(times, "report", "step")}
         rows.append({**row, "step_seconds": float(np.median(times["step"]))})
     return rows

@@ -1,4 +1,4 @@
-"""Medians of interleaved rounds: what disturbs one contender disturbs its neighbours too."""
+"""Medians over interleaved rounds: a disturbance affects all contenders of a round alike."""
 
 import time
 from collections.abc import Callable
@@ -17,43 +17,47 @@ def wait_for(result: Any) -> None:
         keras.ops.convert_to_numpy(keras.ops.ravel(first)[:1])
 
 
-def quartiles(values: Any) -> tuple[float, float, float]:
-    """Median, lower and upper quartile."""
-    middle, low, high = np.percentile(values, [50, 25, 75])
-    return float(middle), float(low), float(high)
+def median_and_quartiles(values: Any) -> tuple[float, float, float]:
+    """Returns the median, the lower and the upper quartile."""
+    median, low, high = np.percentile(values, [50, 25, 75])
+    return float(median), float(low), float(high)
 
 
-def compared(times: dict[str, list[float]], name: str, against: str) -> dict[str, Any]:
-    """Median seconds of a call, and its ratio to another within the same rounds."""
-    ratio, low, high = quartiles(np.divide(times[name], times[against]))
-    median = quartiles(times[name])[0]
+def time_and_ratio(times: dict[str, list[float]], name: str, reference: str) -> dict[str, Any]:
+    """Returns the median seconds of a call, and its ratio to the reference of the same round."""
+    ratio, low, high = median_and_quartiles(np.divide(times[name], times[reference]))
+    median = median_and_quartiles(times[name])[0]
     return {"seconds": median, "ratio": ratio, "ratio_quartiles": [low, high]}
 
 
-def seconds(call: Callable[[], Any], least: float) -> float:
-    """Mean time of a call, repeated until `least` seconds have passed."""
+def seconds_per_call(call: Callable[[], Any], min_seconds: float) -> float:
+    """Returns the mean time of a call, repeated for at least `min_seconds`."""
     start, calls = time.perf_counter(), 0
     while True:
         wait_for(call())
         calls += 1
         elapsed = time.perf_counter() - start
-        if elapsed >= least:
+        if elapsed >= min_seconds:
             return elapsed / calls
 
 
-def rounds(
-    calls: dict[str, Callable[[], Any]], count: int, least: float
+def interleaved_times(
+    calls: dict[str, Callable[[], Any]], rounds: int, min_seconds: float
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Times of all calls, round by round, and what each first call took beyond a later one.
+    """Measures all calls in each round.
 
     Args:
         calls: functions without arguments, by name.
-        count: number of rounds.
-        least: seconds that a measurement takes at least.
+        rounds: number of rounds.
+        min_seconds: minimum duration of one measurement.
+
+    Returns:
+        The seconds per call of all rounds, by name; and by name how much longer the first call
+        took than the median: the time of compilation.
     """
-    first = {name: seconds(call, 0.0) for name, call in calls.items()}
+    first = {name: seconds_per_call(call, 0.0) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(count):
+    for _ in range(rounds):
         for name, call in calls.items():
-            times[name].append(seconds(call, least))
-    return times, {name: first[name] - quartiles(times[name])[0] for name in calls}
+            times[name].append(seconds_per_call(call, min_seconds))
+    return times, {name: first[name] - median_and_quartiles(times[name])[0] for name in calls}

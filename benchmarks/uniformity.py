@@ -1,4 +1,4 @@
-"""The measures of uniformity against the energy: value and gradient of one kernel."""
+"""Measures of uniformity: value and gradient of one kernel, relative to half-space MHE."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from benchmarks.contenders import value_and_gradient
-from benchmarks.timing import compared, rounds
+from benchmarks.timing import interleaved_times, time_and_ratio
 from keras_mhe import MGD, MHC, MHP, MHS, RMHP, HalfSpaceMHE
 
 SHAPES = [(576, 64), (2304, 256), (512, 1000)]
@@ -14,14 +14,12 @@ QUICK_SHAPES = [(288, 32)]
 
 
 def measure(quick: bool) -> list[dict[str, Any]]:
-    """A row for each contender and kernel: seconds, and the ratio to half-space MHE."""
+    """Returns a row for each contender and kernel: seconds, and the ratio to half-space MHE."""
     rows = []
     for shape in QUICK_SHAPES if quick else SHAPES:
-        generator = np.random.default_rng(0)
-        kernel = ops.convert_to_tensor(generator.standard_normal(shape).astype("float32"))
-        pole = {
-            "pole": ops.convert_to_tensor(generator.standard_normal(shape[0]).astype("float32"))
-        }
+        rng = np.random.default_rng(0)
+        kernel = ops.convert_to_tensor(rng.standard_normal(shape).astype("float32"))
+        pole = {"pole": ops.convert_to_tensor(rng.standard_normal(shape[0]).astype("float32"))}
         functions = {
             "MHE": HalfSpaceMHE(),
             "MHS": MHS(half_space=True),
@@ -30,19 +28,19 @@ def measure(quick: bool) -> list[dict[str, Any]]:
             "MGD": MGD(half_space=True),
             "RMHP": RMHP(),
         }
-        for name, learned in (("MHP", MHP(half_space=True)), ("MHC", MHC(half_space=True))):
-            functions[name] = lambda k, r=learned, pole=pole: r.energy(k, r.advanced(k, pole))
+        for name, stateful in (("MHP", MHP(half_space=True)), ("MHC", MHC(half_space=True))):
+            functions[name] = lambda k, r=stateful, pole=pole: r.energy(k, r.update_state(k, pole))
         programs = {name: value_and_gradient(f, shape) for name, f in functions.items()}
-        times, compilation = rounds(
+        times, compilation = interleaved_times(
             {name: lambda p=program, k=kernel: p(k) for name, program in programs.items()},
-            count=3 if quick else 11,
-            least=0.02 if quick else 0.1,
+            rounds=3 if quick else 11,
+            min_seconds=0.02 if quick else 0.1,
         )
         rows += [
             {
                 "shape": list(shape),
                 "contender": name,
-                **compared(times, name, "MHE"),
+                **time_and_ratio(times, name, "MHE"),
                 "compilation_seconds": compilation[name],
             }
             for name in programs

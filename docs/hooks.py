@@ -1,8 +1,8 @@
-"""What stands beside `docs` in the repository stands within it on the site: no copies, no links.
+"""Adds files from outside of `docs` to the site, without copies or symbolic links.
 
-Notebooks, experiments and pictures of measurements are added to the files of the site. Pages and
-notebooks link to each other as their files do, so that links work in the repository and in Jupyter
-as well.
+These files are notebooks, experiments and pictures of measurements. Pages and notebooks link to
+each other by their paths in the repository, so links work there and in Jupyter as well. The hooks
+translate the links for the site.
 """
 
 import logging
@@ -20,6 +20,7 @@ _OUTSIDE = (
     _NOTEBOOKS,
     "benchmarks/results/*.png",
     "experiments/README.md",
+    "experiments/results/*.md",
     "experiments/results/*.png",
 )
 _log = logging.getLogger("mkdocs.hooks")
@@ -30,23 +31,23 @@ def _found(pattern: str) -> list[str]:
 
 
 def on_config(config: Any) -> None:
-    """Puts the notebooks into the navigation, where it says so."""
+    """Replaces the pattern of notebooks in the navigation by the notebooks."""
     nav = [
         {k: _found(v) if v == _NOTEBOOKS else v for k, v in entry.items()} for entry in config.nav
     ]
     config.nav = [entry for entry in nav if all(entry.values())]
 
 
-@event_priority(100)  # before the plugin that reads notebooks
+@event_priority(100)  # Runs before the plugin that reads notebooks.
 def on_files(files: Any, config: Any) -> None:
-    """Adds what stands outside of `docs`."""
+    """Adds the files outside of `docs`."""
     for pattern in _OUTSIDE:
         for name in _found(pattern):
             files.append(File(name, str(_ROOT), config.site_dir, config.use_directory_urls))
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links between pages and what stands outside of `docs`."""
+    """Translates links between pages and files outside of `docs`."""
     if page.file.src_uri.startswith("experiments/"):
         return re.sub(r"(\]\(\.\./)docs/", r"\1", markdown)
     folders = "|".join(posixpath.dirname(pattern) for pattern in _OUTSIDE)
@@ -54,7 +55,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(html: str, page: Any, files: Any, **_: Any) -> str:
-    """Links from notebooks, which their plugin leaves as they are."""
+    """Translates links in notebooks, because their plugin does not."""
     if not page.file.src_uri.endswith(".ipynb"):
         return html
 
@@ -63,7 +64,7 @@ def on_page_content(html: str, page: Any, files: Any, **_: Any) -> str:
         file = files.get_file_from_path(path.removeprefix("docs/"))
         if file is None:
             _log.warning(
-                "%s links to %s, which is no page of the site", page.file.src_uri, match[2]
+                "%s links to %s, which is not a page of the site", page.file.src_uri, match[2]
             )
             return match[0]
         return match[1] + file.url_relative_to(page.file)

@@ -1,1 +1,1 @@
-"""Experiments on when hyperspherical energy helps: `python -m experiments --help`."""
+"""Experiments that measure when hyperspherical energy helps: `python -m experiments --help`."""

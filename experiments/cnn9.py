@@ -1,4 +1,4 @@
-"""The papers' CNN-9 and protocol on CIFAR, any regularizer on all of its kernels."""
+"""CNN-9 on CIFAR with the papers' protocol, and one regularizer on all of its kernels."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,29 +8,32 @@ from typing import Any
 import keras
 import numpy as np
 
-from benchmarks.cnn9 import cnn9
-from experiments.data import cifar, scaled
+from experiments.data import load_images, scaled
 from experiments.experiment import Experiment, InputError, Outcome
 from experiments.records import Config
 from keras_mhe import MGD, MHC, MHE, MHP, MHS, RMHP, CoMHE, EnergyMonitor, regularize
+from workloads.cnn9 import cnn9
 
-_BATCH, _MARGIN = 128, 4
-# How often kernels are looked at in a training.
-PARTS = 20
+# Images per batch, and pixels of padding on each side before random crops.
+_BATCH, _PADDING = 128, 4
+# Reports on the kernels during a training, at equal distances.
+REPORTS = 20
+# Figures of a report that a run keeps: their names in recorded details, and in rows of a report.
+KEPT_FIGURES = {"position": "position", "smallest": "nearest_angle_min"}
 
 
 class Orthogonal(keras.Regularizer):
-    """Keras's `OrthogonalRegularizer`, which takes matrices only, on kernels of any rank."""
+    """Keras's `OrthogonalRegularizer`, which accepts matrices only, for kernels of any rank."""
 
     def __init__(self, factor: float = 0.01) -> None:
-        self.matrix = keras.regularizers.OrthogonalRegularizer(factor, mode="columns")
+        self.matrix_regularizer = keras.regularizers.OrthogonalRegularizer(factor, mode="columns")
 
     def __call__(self, kernel: Any) -> Any:
-        return self.matrix(keras.ops.reshape(kernel, (-1, kernel.shape[-1])))
+        return self.matrix_regularizer(keras.ops.reshape(kernel, (-1, kernel.shape[-1])))
 
 
 def _mhe(half_space: bool, distance: str, s: int) -> tuple[Any, Any]:
-    # The papers' programs take -log of squared distances, and 0.1 of angles divided by pi.
+    # The papers' programs use -log of squared distances, and factor 0.1 for angles divided by pi.
     factor = {"euclidean": (2.0, 1.0, 1.0), "angular": (1.0, 0.1 * pi, 0.1 * pi**2)}[distance][s]
     hidden = MHE(factor, s, distance=distance, half_space=half_space)
     return hidden, MHE(10 * factor, s, distance=distance)
@@ -60,31 +63,31 @@ VARIANTS: dict[str, Callable[[], tuple[Any, Any]]] = {
 
 
 class _Batches(keras.utils.PyDataset):
-    """Random crops of padded images, half of them mirrored, pass after pass in a new order.
+    """Random crops of padded images, half of them mirrored, in a new order in each pass.
 
-    An epoch of Keras is a part of training here, whatever the number of images.
+    An epoch of Keras has `steps` steps, whatever the number of images.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> None:
         super().__init__()
-        margin = ((0, 0), (_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0))
-        self.images, self.labels, self.size = np.pad(images, margin), labels, images.shape[1]
-        self.seed, self.steps, self.past = seed, steps, 0
+        padding = ((0, 0), (_PADDING, _PADDING), (_PADDING, _PADDING), (0, 0))
+        self.images, self.labels, self.size = np.pad(images, padding), labels, images.shape[1]
+        self.seed, self.steps, self.first_step = seed, steps, 0
 
     def __len__(self) -> int:
         return self.steps
 
     def on_epoch_end(self) -> None:
-        # Keras calls it before the first epoch as well: training begins behind the first part.
-        self.past += self.steps
+        # Keras calls this before the first epoch too, so the first step of training is `steps`.
+        self.first_step += self.steps
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        step = self.past + index
-        times, place = divmod(step, len(self.labels) // _BATCH)
-        order = np.random.default_rng([self.seed, 0, times]).permutation(len(self.labels))
-        chosen = order[place * _BATCH :][:_BATCH]
+        step = self.first_step + index
+        passes, batch = divmod(step, len(self.labels) // _BATCH)
+        order = np.random.default_rng([self.seed, 0, passes]).permutation(len(self.labels))
+        chosen = order[batch * _BATCH :][:_BATCH]
         rng = np.random.default_rng([self.seed, 1, step])
-        row, column = rng.integers(0, 2 * _MARGIN + 1, (2, _BATCH, 1)) + np.arange(self.size)
+        row, column = rng.integers(0, 2 * _PADDING + 1, (2, _BATCH, 1)) + np.arange(self.size)
         column = np.where(rng.random((_BATCH, 1)) < 0.5, column[:, ::-1], column)
         crops = self.images[chosen[:, None, None], row[:, :, None], column[:, None, :]]
         return crops, self.labels[chosen]
@@ -96,12 +99,12 @@ def _model(variant: str, width: int, classes: int, steps: int, rate: float) -> k
         model = cnn9(hidden, output, width, "auto", classes)
     else:
         model = cnn9(None, None, width, "auto", classes)
-        # Another model of the same layers where regularizers learn.
+        # For stateful regularizers, `regularize` returns another model of the same layers.
         model = regularize(model, hidden, output).model
-    # A tenth of the rate after 20,000, 30,000 and 37,500 of the papers' 42,500 steps.
-    ends = [round(steps * k / 42.5) for k in (20, 30, 37.5)]
+    # The papers divide the rate by ten after 20,000, 30,000 and 37,500 of 42,500 steps.
+    boundaries = [round(steps * k / 42.5) for k in (20, 30, 37.5)]
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
-        ends, [rate, rate / 10, rate / 100, rate / 1000]
+        boundaries, [rate, rate / 10, rate / 100, rate / 1000]
     )
     model.compile(
         keras.optimizers.SGD(schedule, momentum=0.9),
@@ -111,19 +114,19 @@ def _model(variant: str, width: int, classes: int, steps: int, rate: float) -> k
 
 
 def _curves(monitor: EnergyMonitor) -> dict[str, list[float | None]]:
-    """Positions and smallest angles of every kernel, from before training to its end."""
+    """Returns positions and smallest angles of every kernel, from before training to its end."""
     curves: dict[str, list[float | None]] = {}
     for record in monitor.history:
         for number, row in enumerate(record["rows"], 1):
-            for figure in ("position", "smallest"):
-                value = row[figure]
+            for figure, key in KEPT_FIGURES.items():
+                value = row[key]
                 points = curves.setdefault(f"layer {number} {figure}", [])
                 points.append(None if value is None else round(value, 5))
     return curves
 
 
-def _ends(curves: dict[str, list[float | None]]) -> dict[str, float]:
-    """Mean position and smallest angle after training; NaN where no kernel has one."""
+def _final_metrics(curves: dict[str, list[float | None]]) -> dict[str, float]:
+    """Returns mean position and smallest angle after training; NaN where no kernel has one."""
 
     def last(figure: str) -> list[float]:
         points = [points[-1] for name, points in curves.items() if name.endswith(figure)]
@@ -133,27 +136,28 @@ def _ends(curves: dict[str, list[float | None]]) -> dict[str, float]:
 
 
 def run(config: Config, source: str) -> Outcome:
-    """One training: accuracy on all test images, and where kernels stood after each part."""
+    """Trains once; measures accuracy on all test images, and the kernels during training."""
     seed, steps = int(config["seed"]), int(config["steps"])
-    if steps % PARTS:
-        raise InputError(f"Steps are a multiple of {PARTS}. Received: steps={steps}")
-    images, wanted = cifar(source), int(config["images"])
-    if not _BATCH <= wanted <= len(images.y):
+    if steps % REPORTS:
+        raise InputError(f"Steps must be a multiple of {REPORTS}. Received: steps={steps}")
+    images, count = load_images(source), int(config["images"])
+    if not _BATCH <= count <= len(images.y):
         raise InputError(
-            f"Training takes from {_BATCH} to all {len(images.y)} images. Received: images={wanted}"
+            f"Images must be from {_BATCH} to {len(images.y)}, the size of the training set. "
+            f"Received: images={count}"
         )
-    chosen = np.random.default_rng(seed).permutation(len(images.y))[:wanted]
+    chosen = np.random.default_rng(seed).permutation(len(images.y))[:count]
     classes = int(images.y.max()) + 1
     model = _model(
         str(config["variant"]), int(config["width"]), classes, steps, float(config["rate"])
     )
-    batches = _Batches(scaled(images.x[chosen]), images.y[chosen], steps // PARTS, seed)
+    batches = _Batches(scaled(images.x[chosen]), images.y[chosen], steps // REPORTS, seed)
     monitor = EnergyMonitor()
-    model.fit(batches, epochs=PARTS, shuffle=False, verbose=0, callbacks=[monitor])
+    model.fit(batches, epochs=REPORTS, shuffle=False, verbose=0, callbacks=[monitor])
     logits = model.predict(scaled(images.x_test), batch_size=1000, verbose=0)
     curves = _curves(monitor)
     accuracy = 100 * np.mean(logits.argmax(axis=-1) == images.y_test)
-    return Outcome({"accuracy %": accuracy, **_ends(curves)}, curves)
+    return Outcome({"accuracy %": accuracy, **_final_metrics(curves)}, curves)
 
 
 experiment = Experiment(
@@ -161,8 +165,8 @@ experiment = Experiment(
     __doc__,
     run,
     tuple(VARIANTS),
-    headlines=("accuracy %",),
-    # A quarter of the papers' width, a fifth of their images, 20 passes and a rate that trains it.
+    main_metrics=("accuracy %",),
+    # A quarter of the papers' width, a fifth of their images, 20 passes, and a rate that works.
     grid={
         "data": ("cifar10",),
         "width": (16,),
@@ -170,6 +174,7 @@ experiment = Experiment(
         "steps": (1560,),
         "rate": (0.01,),
     },
-    quick={"data": ("digits",), "width": (4,), "images": (512,), "steps": (PARTS,)},
-    asked=("baseline", "half-space MHE s=2", "half-space MHE s=0", "RP-CoMHE"),
+    quick_grid={"data": ("digits",), "width": (4,), "images": (512,), "steps": (REPORTS,)},
+    page_metrics=("accuracy %", "mean position"),
+    default_variants=("baseline", "half-space MHE s=2", "half-space MHE s=0", "RP-CoMHE"),
 )

@@ -1,7 +1,7 @@
-"""Few to many classes in few to many dimensions, on as many images: what crowding costs.
+"""Few to many classes in few to many dimensions, on equally many images: effect of crowding.
 
-Every class is one person, so to speak: one handwritten digit, seen turned, moved and sized in ways
-that are the same for all. Test images show the same digits in other ways.
+Each class is one handwritten digit under many transformations (rotation, shift, scale), which are
+the same for all classes. Test images show the same digits under other transformations.
 """
 
 from typing import Any
@@ -10,59 +10,59 @@ import keras
 import numpy as np
 from scipy import ndimage
 
-from experiments.data import Images, digits
+from experiments.classifiers import (
+    UnitClassVectors,
+    angle_metrics,
+    class_vectors,
+    feature_network,
+    fit,
+    predict,
+)
+from experiments.data import Images, digit_images
 from experiments.experiment import Experiment, InputError, Outcome
 from experiments.records import Config
-from experiments.small import (
-    UnitClassVectors,
-    angle_figures,
-    class_vectors,
-    features_of,
-    fit,
-    guessed,
-)
 from keras_mhe import MHE, class_energy
 
 TRAIN, TEST = 20_000, 5_000
-# MHE of the kernel, and factors of the energy of each batch's classes.
+# Regularizer of the class vectors, and factor of the energy of each batch's classes.
 VARIANTS: dict[str, tuple[keras.Regularizer | None, float]] = {
     "baseline": (None, 0.0),
     **{f"MHE({factor:g})": (MHE(factor), 0.0) for factor in (0.1, 1, 10)},
     **{f"class_energy({factor:g})": (None, factor) for factor in (1.0, 10.0)},
 }
-_HEADS = {"plain": class_vectors, "normalised": UnitClassVectors}
+_HEADS = {"plain": class_vectors, "normalized": UnitClassVectors}
 
 
-def _views(people: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """All people under `count` transformations, `(count, people, 8, 8, 1)`."""
-    middle = (np.array(people.shape[1:]) - 1) / 2
-    views = []
-    for angle, size, *shift in rng.uniform((-0.5, 0.8, -1, -1), (0.5, 1.2, 1, 1), (count, 4)):
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / size
-        offset = middle - turn @ (middle + shift)
-        # The first axis counts people and stays.
+def _transformed(digits: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Applies `count` random transformations to all digits; returns `(count, digits, 8, 8, 1)`."""
+    center = (np.array(digits.shape[1:]) - 1) / 2
+    results = []
+    for angle, scale, *shift in rng.uniform((-0.5, 0.8, -1, -1), (0.5, 1.2, 1, 1), (count, 4)):
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / scale
+        offset = center - turn @ (center + shift)
+        # The first axis counts digits and is not transformed.
         matrix, offset = np.pad(turn, ((1, 0), (1, 0))), np.concatenate([[0], offset])
         matrix[0, 0] = 1
-        views.append(ndimage.affine_transform(people, matrix, offset, order=1))
-    return np.stack(views)[..., None]
+        results.append(ndimage.affine_transform(digits, matrix, offset, order=1))
+    return np.stack(results)[..., None]
 
 
-def identities(classes: int, seed: int) -> Images:
-    """`TRAIN` and `TEST` images of so many classes, but for a rest, of each as many."""
+def transformed_digits(classes: int, seed: int) -> Images:
+    """Returns about `TRAIN` and `TEST` images, equally many for each class."""
     rng = np.random.default_rng(seed)
-    images, _ = digits()
+    images, _ = digit_images()
     if classes > len(images):
-        raise InputError(f"There are {len(images)} digits to see. Received: classes={classes}")
-    people = images[rng.permutation(len(images))[:classes], :, :, 0]
+        raise InputError(f"There are {len(images)} digits, one per class. Received: {classes=}")
+    digits = images[rng.permutation(len(images))[:classes], :, :, 0]
     x, x_test = (
-        _views(people, count // classes, rng).reshape(-1, 8, 8, 1) for count in (TRAIN, TEST)
+        _transformed(digits, count // classes, rng).reshape(-1, 8, 8, 1) for count in (TRAIN, TEST)
     )
     y, y_test = (np.tile(np.arange(classes), count // classes) for count in (TRAIN, TEST))
     return Images(x, y, x_test, y_test)
 
 
 class WithClassEnergy(keras.Sequential):
-    """The energy of the classes of each batch against all classes, beside the loss."""
+    """Adds to the loss the energy of the classes of each batch against all classes."""
 
     def __init__(self, layers: list[Any], factor: float) -> None:
         super().__init__(layers)
@@ -81,22 +81,22 @@ class WithClassEnergy(keras.Sequential):
 
 
 def run(config: Config, source: str) -> Outcome:
-    """One training; which digits are people, and how they are seen, is drawn by seed."""
+    """Trains once; the seed selects the digits and their transformations."""
     if config["head"] not in _HEADS:
         raise InputError(f"Heads are {', '.join(_HEADS)}. Received: {config['head']}")
     seed, classes, variant = int(config["seed"]), int(config["classes"]), str(config["variant"])
-    images = identities(classes, seed)
-    features = features_of(images.x.shape[1:], int(config["features"]), width=256)
+    images = transformed_digits(classes, seed)
+    features = feature_network(images.x.shape[1:], int(config["features"]), width=256)
     regularizer, factor = VARIANTS[variant]
     head = _HEADS[str(config["head"])](classes, regularizer)
     stack = [features, head]
     model = WithClassEnergy(stack, factor) if factor else keras.Sequential(stack)
     fit(model, images.x, images.y, seed, int(config["passes"]), batch=100, rate=0.1)
-    points, guesses = guessed(features, head, images.x_test)
+    points, predictions = predict(features, head, images.x_test)
     return Outcome(
         {
-            "accuracy %": 100 * np.mean(guesses == images.y_test),
-            **angle_figures(points, images.y_test, head.kernel),
+            "accuracy %": 100 * np.mean(predictions == images.y_test),
+            **angle_metrics(model, points, images.y_test),
         }
     )
 
@@ -106,14 +106,43 @@ experiment = Experiment(
     __doc__,
     run,
     tuple(VARIANTS),
-    headlines=("accuracy %",),
+    main_metrics=("accuracy %",),
     grid={
         "passes": (20,),
-        "head": ("plain", "normalised"),
+        "head": ("plain", "normalized"),
         "classes": (10, 100, 1000),
         "features": (3, 8, 32),
     },
-    quick={"passes": (1,), "head": ("plain",), "classes": (10,), "features": (3,)},
-    chance=lambda config: 100 / int(config["classes"]),
-    along="features",
+    quick_grid={"passes": (1,), "head": ("plain",), "classes": (10,), "features": (3,)},
+    # Strong losses in few dimensions, all gains, and losses with many classes.
+    page_rows=(
+        {"classes": (100,), "features": (3, 8), "variant": ("MHE(10)",)},
+        {
+            "head": ("plain",),
+            "classes": (100,),
+            "features": (8,),
+            "variant": ("class_energy(1)",),
+        },
+        {
+            "head": ("normalized",),
+            "classes": (100,),
+            "features": (32,),
+            "variant": ("class_energy(1)",),
+        },
+        {
+            "head": ("plain",),
+            "classes": (100,),
+            "features": (32,),
+            "variant": ("MHE(1)", "MHE(10)"),
+        },
+        {
+            "head": ("normalized",),
+            "classes": (1000,),
+            "features": (3, 32),
+            "variant": ("MHE(1)", "MHE(10)"),
+        },
+    ),
+    page_metrics=("accuracy %", "smallest angle of classes °"),
+    chance_level=lambda config: 100 / int(config["classes"]),
+    x_axis="features",
 )

@@ -1,4 +1,4 @@
-"""Real images: scikit-learn's digits, and CIFAR from Keras, a folder or an archive."""
+"""Loads images: scikit-learn's digits, CIFAR from Keras, a folder or an archive."""
 
 import functools
 import io
@@ -18,7 +18,7 @@ _PARTS = ("train", "test")
 
 
 class Images(NamedTuple):
-    """Images, `(count, height, width, channels)`, and labels: to train on and to test on."""
+    """Training and test images, `(count, height, width, channels)`, with their labels."""
 
     x: np.ndarray
     y: np.ndarray
@@ -27,21 +27,22 @@ class Images(NamedTuple):
 
 
 @functools.cache
-def digits() -> tuple[np.ndarray, np.ndarray]:
-    """1,797 handwritten digits, `(1797, 8, 8, 1)` from 0 to 1, and which they are."""
+def digit_images() -> tuple[np.ndarray, np.ndarray]:
+    """Returns 1,797 handwritten digits, `(1797, 8, 8, 1)` from 0 to 1, and their labels."""
     images, labels = load_digits(return_X_y=True)
     return (images / 16).astype("float32").reshape(-1, 8, 8, 1), labels
 
 
-def _decoded(file: io.BytesIO | Path) -> np.ndarray:
+def _decode(file: io.BytesIO | Path) -> np.ndarray:
     return np.asarray(Image.open(file).convert("RGB"))
 
 
 def _archive(path: Path) -> Images:
-    """`x_train`, `y_train`, `x_test` and `y_test`, or files of images.
+    """Reads an archive of arrays or of encoded images.
 
-    Those are `train_jpeg`, the bytes of all files, of which file k is from `train_offsets[k]` to
-    the next, and `train_labels`; the same of `test`.
+    Arrays are `x_train`, `y_train`, `x_test` and `y_test`. Encoded images are `train_jpeg`, the
+    bytes of all files, where file k begins at `train_offsets[k]`, and `train_labels`; `test` has
+    the same three.
     """
     parts = []
     with np.load(path) as arrays:
@@ -50,44 +51,44 @@ def _archive(path: Path) -> Images:
             return Images(x, y.reshape(-1), x_test, y_test.reshape(-1))
         if "train_jpeg" not in arrays:
             raise InputError(
-                "Archives have `x_train`, `y_train`, `x_test` and `y_test`, or `train_jpeg`, "
-                "`train_offsets` and `train_labels` and the same of `test`. "
+                "An archive must hold `x_train`, `y_train`, `x_test` and `y_test`, or "
+                "`train_jpeg`, `train_offsets` and `train_labels` and the same for `test`. "
                 f"Received: {path} with {', '.join(arrays)}"
             )
         for name in _PARTS:
             files, ends = arrays[f"{name}_jpeg"].tobytes(), arrays[f"{name}_offsets"]
             jpegs = [io.BytesIO(files[start:end]) for start, end in itertools.pairwise(ends)]
-            parts.append(np.stack([_decoded(jpeg) for jpeg in jpegs]))
+            parts.append(np.stack([_decode(jpeg) for jpeg in jpegs]))
             parts.append(arrays[f"{name}_labels"].astype("int64"))
     return Images(*parts)
 
 
 def _folder(path: Path) -> Images:
-    """A folder `train` and one `test`, in each a folder of images for every class."""
+    """Reads the folders `train` and `test`, which hold a folder of images for every class."""
     parts = []
     classes = sorted(child.name for child in (path / "train").iterdir() if child.is_dir())
     for name in _PARTS:
-        # Hidden files are the file manager's.
+        # Hidden files belong to file managers.
         files = [sorted((path / name / label).glob("[!.]*")) for label in classes]
-        parts.append(np.stack([_decoded(file) for group in files for file in group]))
+        parts.append(np.stack([_decode(file) for group in files for file in group]))
         parts.append(np.repeat(np.arange(len(classes)), [len(group) for group in files]))
     return Images(*parts)
 
 
 def _enlarged_digits() -> Images:
-    """Digits as colour images of 32 x 32, the last 500 to test on."""
-    images, labels = digits()
+    """Returns digits as color images of 32 x 32; the last 500 are the test images."""
+    images, labels = digit_images()
     images = np.round(255 * images).astype("uint8").repeat(4, 1).repeat(4, 2).repeat(3, 3)
     return Images(images[:-500], labels[:-500], images[-500:], labels[-500:])
 
 
 @functools.cache
-def cifar(source: str) -> Images:
-    """CIFAR as bytes.
+def load_images(source: str) -> Images:
+    """Loads images as bytes.
 
     Args:
-        source: `"cifar10"` or `"cifar100"` of Keras, which are downloaded; the path of an archive
-            or of a folder; or `"digits"` in their place.
+        source: `"cifar10"` or `"cifar100"`, which Keras downloads; the path of an archive or of a
+            folder; or `"digits"`, which needs no file.
     """
     if source == "digits":
         return _enlarged_digits()
@@ -100,25 +101,25 @@ def cifar(source: str) -> Images:
     if all((path / part).is_dir() for part in _PARTS):
         return _folder(path)
     raise InputError(
-        'Images are "digits", "cifar10", "cifar100", an .npz archive or a folder with `train` and '
-        f"`test` in it. Received: {source}"
+        'Data must be "digits", "cifar10", "cifar100", an .npz archive, or a folder that holds '
+        f"`train` and `test`. Received: {source}"
     )
 
 
 def scaled(images: np.ndarray) -> np.ndarray:
-    """Bytes as the papers scale them."""
+    """Scales bytes as the papers do."""
     return (images.astype("float32") - 127.5) / 128
 
 
-def by_name(sources: list[str]) -> dict[str, str]:
-    """Sources by what results call them: where they lie is nobody's business."""
+def sources_by_name(sources: list[str]) -> dict[str, str]:
+    """Returns sources by name. Results record the name of a data set, not its path."""
     named: dict[str, str] = {}
     for source in sources:
         name = Path(source).stem
         taken = name in ("digits", *_KERAS) and name != source
         if taken or named.setdefault(name, source) != source:
             raise InputError(
-                "Results know data by the last part of their path, and this one is taken. "
-                f"Received: {source}"
+                "Results record the last part of the path of data. Another source has the same "
+                f"last part. Received: {source}"
             )
     return named

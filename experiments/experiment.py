@@ -1,4 +1,4 @@
-"""What an experiment is to what runs, compares and draws it."""
+"""Definition of an experiment: what runs, what is compared and what is drawn."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,51 +7,60 @@ from matplotlib.figure import Figure
 
 from experiments.records import Config, Record, Value
 
+# Parts of a config, `"variant"` among them, with the values to select. Other parts may be anything.
+Selection = dict[str, tuple[Value, ...]]
+
 
 class InputError(ValueError):
-    """What was asked for cannot be done: a sentence for whoever asked."""
+    """An option cannot be used. The message is for the user, who gets no traceback."""
 
 
 class Outcome(NamedTuple):
-    """What a run measured: numbers by name, and what else a picture needs, as JSON can hold it."""
+    """Results of a run: metrics by name, and data for plots in types that JSON has."""
 
-    figures: dict[str, float]
+    metrics: dict[str, float]
     details: dict[str, Any] | None = None
 
 
-def _as_they_are(records: list[Record]) -> list[Record]:
+def _identity(records: list[Record]) -> list[Record]:
     return records
 
 
 class Experiment(NamedTuple):
-    """A program of one run, and how its runs are compared.
+    """An experiment: the function of one run, and how runs are compared.
 
     Attributes:
-        name: what its command and its pictures are called.
-        about: what its command does.
-        run: from a config and the place of the data to an `Outcome`.
-        variants: what there is to compare, the baseline first.
-        headlines: figures that are compared in pairs, the first of them drawn; others are shown.
-        grid: the other parts of a config, and their values unless told otherwise: all combinations.
-        quick: what is other in a check that takes a minute at most.
-        asked: variants that run unless told otherwise; none is all.
-        chance: the first headline of a network that has learned nothing, by config.
-        along: part of the config that the picture has on its axis; None puts variants there.
-        seen_as: from the records of the runs to those that are compared.
-        closer: another picture of the records of the runs.
-        runs: name of the experiment whose runs these are; None is its own.
+        name: name of the command and of the files with tables and plots.
+        description: help text of the command.
+        run: function from a config and the location of the data to an `Outcome`.
+        variants: what is compared; the baseline comes first.
+        main_metrics: metrics that are compared with the baseline. Plots with an `x_axis` show the
+            first one. Tables list the other metrics without a comparison.
+        grid: the other parts of a config with their default values. All combinations run.
+        quick_grid: values that replace those of `grid` in a check of at most a minute.
+        page_rows: comparisons that the README shows: those that match at least one selection. The
+            empty selection matches all.
+        page_metrics: metrics in the README's table; empty means `main_metrics`.
+        default_variants: variants that run by default; empty means all.
+        chance_level: first main metric of a network that has learned nothing, by config.
+        x_axis: part of the config on the x-axis of the plot; None puts the variants there.
+        transform: function from the records of the runs to the records that are compared.
+        detail_figure: function that draws another plot from the records of the runs.
+        runs_of: name of the experiment whose runs are used; None means this experiment.
     """
 
     name: str
-    about: str | None
+    description: str | None
     run: Callable[[Config, str], Outcome]
     variants: tuple[str, ...]
-    headlines: tuple[str, ...]
+    main_metrics: tuple[str, ...]
     grid: dict[str, tuple[Value, ...]]
-    quick: dict[str, tuple[Value, ...]]
-    asked: tuple[str, ...] = ()
-    chance: Callable[[Config], float] | None = None
-    along: str | None = None
-    seen_as: Callable[[list[Record]], list[Record]] = _as_they_are
-    closer: Callable[[list[Record]], Figure] | None = None
-    runs: str | None = None
+    quick_grid: dict[str, tuple[Value, ...]]
+    page_rows: tuple[Selection, ...] = ({},)
+    page_metrics: tuple[str, ...] = ()
+    default_variants: tuple[str, ...] = ()
+    chance_level: Callable[[Config], float] | None = None
+    x_axis: str | None = None
+    transform: Callable[[list[Record]], list[Record]] = _identity
+    detail_figure: Callable[[list[Record]], Figure] | None = None
+    runs_of: str | None = None

@@ -1,4 +1,7 @@
-"""What runs were and gave, as lines of JSON in one file that a kill cannot spoil."""
+"""Reads and writes the records of runs: one JSON object per line of a file.
+
+A file stays readable when a program is killed while it writes.
+"""
 
 import json
 from pathlib import Path
@@ -6,41 +9,49 @@ from typing import Any
 
 Value = str | int | float
 Config = dict[str, Value]
-# "config" and "figures", numbers by name; "details", for pictures; "seconds", "date", "machine".
+# Keys: "config"; "figures", the metrics by name; "details", data for plots; "seconds", "date",
+# "machine".
 Record = dict[str, Any]
 
+# Files keep the spelling of the time when they were written. Programs use the new one.
+_RENAMED_VALUES: dict[tuple[str, Value], Value] = {("head", "normalised"): "normalized"}
 
-def identity(config: Config) -> str:
-    """The same for two configs that say the same."""
+
+def config_key(config: Config) -> str:
+    """Returns a key that is equal for equal configs, whatever the order of their entries."""
     return json.dumps(config, sort_keys=True)
 
 
 def read(path: Path) -> dict[str, Record]:
-    """All complete records of a file, by the identity of their config; none if there is no file."""
+    """Returns all complete records of a file by `config_key`, or none if there is no file."""
     records: dict[str, Record] = {}
     text = path.read_text("utf-8") if path.exists() else ""
-    # What follows the last end of line was cut off while it was written.
+    # A last line without an end is incomplete.
     lines = text[: text.rfind("\n") + 1].splitlines()
     for number, line in enumerate(lines, 1):
         record = json.loads(line)
-        key = identity(record["config"])
+        record["config"] = {
+            name: _RENAMED_VALUES.get((name, value), value)
+            for name, value in record["config"].items()
+        }
+        key = config_key(record["config"])
         if records.setdefault(key, record)["figures"] != record["figures"]:
             raise ValueError(
-                f"{path.name} holds two different results of one config: take one of them out. "
+                f"{path.name} holds two different results for one config. Delete one of them. "
                 f"Received: line {number}, {key}"
             )
     return records
 
 
-def mend(path: Path) -> None:
-    """Takes away what a kill may have left of a record."""
+def remove_incomplete_line(path: Path) -> None:
+    """Removes a last line that was not written to its end."""
     if path.exists():
         with path.open("r+b") as file:
             file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def append(path: Path, record: Record) -> None:
-    """Adds a record, in one piece, so that two programs may add to one file."""
+    """Appends a record in one write, so that two programs can append to the same file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         file.write(json.dumps(record).encode() + b"\n")

@@ -3,18 +3,24 @@
 from typing import TYPE_CHECKING, Any
 
 from keras_mhe import reference
-from keras_mhe.comhe import CoMHE
-from keras_mhe.energy import hyperspherical_energy
+from keras_mhe.analysis import EnergyMonitor, energy_report
+from keras_mhe.energies import class_energy, hyperspherical_energy
 from keras_mhe.layers import HypersphericalRegularization
-from keras_mhe.learned import AdversarialProjection, AngleProjection
-from keras_mhe.measuring import energy_report
 from keras_mhe.models import regularize, unregularize
-from keras_mhe.monitor import EnergyMonitor
-from keras_mhe.polarization import MHC, MHP
-from keras_mhe.projections import GroupProjection, RandomProjection
-from keras_mhe.regularizers import MHE, HalfSpaceMHE
-from keras_mhe.sampling import class_energy
-from keras_mhe.uniformity import MGD, MHS, RMHP
+from keras_mhe.regularizers import (
+    MGD,
+    MHC,
+    MHE,
+    MHP,
+    MHS,
+    RMHP,
+    AdversarialProjection,
+    AngleProjection,
+    CoMHE,
+    GroupProjection,
+    HalfSpaceMHE,
+    RandomProjection,
+)
 
 __version__ = "0.1.0"
 
@@ -47,9 +53,17 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> Any:
-        # The only module that needs matplotlib: imported when it is first named.
+        # The only public module that needs matplotlib, imported when it is first used.
         if name == "plots":
             import importlib
 
             return importlib.import_module("keras_mhe.plots")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# Not in `__all__`: `from keras_mhe import *` must not hide `layers` and `models` of Keras.
+_SUBPACKAGES = ["analysis", "energies", "kernels", "layers", "models", "plots", "regularizers"]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_SUBPACKAGES])

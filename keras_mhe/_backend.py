@@ -1,4 +1,4 @@
-"""The one module that names a backend: what ``keras.ops`` cannot say."""
+"""The only module that names a backend, for what `keras.ops` does not offer."""
 
 import platform
 from collections.abc import Callable
@@ -7,9 +7,11 @@ from typing import Any
 
 import keras
 
+from keras_mhe._typing import Tensor
+
 
 def on_cpu() -> bool:
-    """Whether tensors live on a CPU, as far as the backend tells; True where it does not."""
+    """Whether tensors are on a CPU; True if the backend does not tell."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -22,35 +24,40 @@ def on_cpu() -> bool:
 
 
 def seed_dtype() -> str:
-    """The integers that the backend's random numbers take as a seed."""
+    """The dtype of the seeds of the backend's random numbers."""
     return "uint32" if keras.backend.backend() == "jax" else "int32"
 
 
-def scope_of(model: Any) -> AbstractContextManager[Any]:
-    """Where new variables go to the devices of a model's own."""
-    strategy = getattr(model, "distribute_strategy", None)
-    return nullcontext() if strategy is None else strategy.scope()
-
-
-def normals(shape: tuple[int, ...], dtype: str, seed: keras.random.SeedGenerator) -> Any:
-    """Draws from N(0, 1)."""
+def normals(shape: tuple[int, ...], dtype: str, seed: keras.random.SeedGenerator) -> Tensor:
+    """Draws random numbers from N(0, 1)."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        # What XLA would choose on a CPU takes up to thirty times as long.
+        # The algorithm that XLA chooses on a CPU is up to thirty times slower.
         return tf.random.stateless_normal(shape, seed.next(), dtype=dtype, alg="philox")
     return keras.random.normal(shape, dtype=dtype, seed=seed)
+
+
+def exact_products() -> AbstractContextManager[Any]:
+    """A scope in which matrix products of float32 keep the precision of float32.
+
+    Hardware that rounds the factors to fewer bits (TF32) loses the small distances that dominate
+    an energy. JAX has such a scope. TensorFlow has one setting for the whole process,
+    `tf.config.experimental.enable_tensor_float_32_execution`, which is left to the user.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_matmul_precision("highest")
+    return nullcontext()
 
 
 def compiled(
     function: Callable[..., Any], *specs: tuple[tuple[int | None, ...], str]
 ) -> Callable[..., Any]:
-    """Compiles a function of tensors with XLA, whatever compiles the model around it.
+    """Compiles a function of tensors with XLA, whether or not the model around it is compiled.
 
-    Products inside keep the precision of their operands: hardware that would round float32 to
-    fewer bits loses the small distances an energy is made of. (TensorFlow offers that choice
-    for the whole process only, as `tf.config.experimental.enable_tensor_float_32_execution`.)
-    Without XLA (PyTorch) the function comes back as it is.
+    Without XLA (PyTorch) it returns the function unchanged.
 
     Args:
         function: function of as many tensors as there are specs.
@@ -59,28 +66,24 @@ def compiled(
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        # XLA does not reach the GPUs of a Mac.
+        # XLA does not support the GPUs of a Mac.
         xla = platform.system() != "Darwin" or not tf.config.list_physical_devices("GPU")
         program = tf.function(function, jit_compile=xla, autograph=False)
-        # The one trace: TensorFlow warns of retracing where like functions of many layers meet.
+        # One trace: TensorFlow would warn of retracing when many layers use similar functions.
         return program.get_concrete_function(*[tf.TensorSpec(*spec) for spec in specs])
     if keras.backend.backend() == "jax":
         import jax
 
-        def precise(*tensors: Any) -> Any:
-            with jax.default_matmul_precision("highest"):
-                return function(*tensors)
-
-        return jax.jit(precise)
+        return jax.jit(function)
     return function
 
 
 def differentiated_on_demand(program: Callable[..., Any]) -> Callable[..., Any]:
-    """A compiled program whose derivative is built only where it is asked for.
+    """Builds the derivative of a compiled program only when it is used.
 
-    TensorFlow builds the backward pass of every program that a tape records, and has the program
-    return what that pass needs. The tape of a training step records this one for nothing: its
-    gradient comes from the program itself. JAX and PyTorch need no such help.
+    TensorFlow builds the backward pass of every program that a tape records, and makes the program
+    return what this pass needs. For an energy that is wasted, because the program returns its
+    gradient itself. JAX and PyTorch do not have this problem.
     """
     if keras.backend.backend() != "tensorflow":
         return program

@@ -1,4 +1,4 @@
-"""The layer wrapper: regularizers that learn, factors that change, neurons found by themselves."""
+"""The layer wrapper: finds the neurons of a layer, and stores factor and state of a regularizer."""
 
 import inspect
 from typing import Any
@@ -6,37 +6,38 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mhe.axes import neuron_matrix
-from keras_mhe.kernels import Kernel, kernels_of, layers_within
-from keras_mhe.regularizers import HypersphericalRegularizer, as_loss, terms_of
-from keras_mhe.seeds import fingerprint
+from keras_mhe._random import fingerprint
+from keras_mhe._typing import Shape, State, Tensor
+from keras_mhe.energies._neurons import neuron_matrix
+from keras_mhe.kernels._layer import Kernel, layer_kernels, layers_within
+from keras_mhe.regularizers._base import HypersphericalRegularizer, as_loss, terms_of
 
-# What no kernel is marked with.
+# Sentinel: no fingerprint of a kernel equals it.
 _NO_KERNEL = keras.initializers.Constant(-1)
 
 
 def _split(regularizer: Any) -> tuple[HypersphericalRegularizer, list[Any]]:
-    """The one energy in a regularizer, and what it is added to."""
+    """The one energy in a regularizer, and the other terms."""
     terms = terms_of(regularizer)
     energies = [term for term in terms if isinstance(term, HypersphericalRegularizer)]
     if len(energies) != 1:
         raise ValueError(
             "Invalid value for argument `regularizer`. Expected one regularizer of keras_mhe, or "
-            "its sum with others of Keras; for a second one wrap the layer twice. "
+            "its sum with regularizers of Keras; to add a second one, wrap the layer twice. "
             f"Received: regularizer={regularizer!r}"
         )
     return energies[0], [term for term in terms if term is not energies[0]]
 
 
-class _Bound(keras.Regularizer):
-    """The regularizer of one kernel: the wrapper's, with its factor and what it has learned."""
+class _KernelRegularizer(keras.Regularizer):
+    """The regularizer of one kernel: that of the wrapper, with its factor and its state."""
 
     def __init__(self, wrapper: "HypersphericalRegularization", kernel: Kernel) -> None:
         self.energy, self.others = _split(wrapper.regularizer)
         self.wrapper, self.variable = wrapper, kernel.variable
-        # What the layer has been given besides, but not by a wrapper that it had before.
+        # The layer's own regularizer, without an earlier wrapper of the same layer.
         self.own, inside = self.variable.regularizer, layers_within(wrapper.layer)
-        while isinstance(self.own, _Bound) and self.own.wrapper not in inside:
+        while isinstance(self.own, _KernelRegularizer) and self.own.wrapper not in inside:
             self.own = self.own.own
         if self.own is not None:
             self.others = [self.own, *self.others]
@@ -48,107 +49,113 @@ class _Bound(keras.Regularizer):
         matrix = self.neurons(self.variable)
         if matrix.shape[-1] == 1 and len(matrix.shape) == 3:
             raise ValueError(
-                f"Each group of the {kernel.name} has one neuron, which has no other to be pushed "
-                "from. To let all of them compete name their axes in the regularizer, "
-                f"`neuron_axis={self.neuron_axis}`, or leave the layer bare. Received: "
+                f"Each group of the {kernel.name} has one neuron, so there is no pair of neurons. "
+                "To let the neurons of all groups compete, name their axes in the regularizer, "
+                f"`neuron_axis={self.neuron_axis}`, or do not wrap the layer. Received: "
                 f"layer={wrapper.layer}, kernel.shape={tuple(self.variable.shape)}, "
                 f"groups={self.groups}"
             )
         normal, suffix = keras.initializers.RandomNormal(stddev=1.0), kernel.name.replace("/", "_")
-        # Names that do not begin with the kernel's, which a user's pattern for layouts may match.
+        # The names do not begin with the name of the kernel: a pattern for the kernel in a user's
+        # layout map must not match them.
         self.state = {
             name: wrapper.add_state(f"{name}_of_{suffix}", normal, shape, matrix.dtype)
             for name, shape in self._state_shapes(kernel.name, matrix.shape[-2]).items()
         }
-        # The kernel from which the state last learned. A counter of steps, which could tell
-        # two calls in one step apart, is nowhere to be had. A float: TensorFlow keeps int32
-        # variables off GPUs, where XLA then cannot reach them.
-        self.seen = None
+        # The kernel from which the state learned last. Keras offers no counter of steps that would
+        # distinguish two calls in one step. It is a float because TensorFlow keeps int32 variables
+        # off GPUs, where XLA cannot use them. Saved files know it as `seen`.
+        self.last_fingerprint = None
         if self.state:
-            self.seen = wrapper.add_state(f"seen_of_{suffix}", _NO_KERNEL, (), "float32")
+            self.last_fingerprint = wrapper.add_state(
+                f"seen_of_{suffix}", _NO_KERNEL, (), "float32"
+            )
 
-    def _state_shapes(self, name: str, dimension: int) -> dict[str, tuple[int, ...]]:
+    def _state_shapes(self, name: str, dimension: int) -> dict[str, Shape]:
         try:
             return self.energy.state_shapes(dimension)
         except ValueError as error:
             layer = self.wrapper.layer
             raise ValueError(f"The {name} of {layer} does not fit. {error}") from None
 
-    def neurons(self, kernel: Any) -> Any:
+    def neurons(self, kernel: Tensor) -> Tensor:
         return neuron_matrix(kernel, self.neuron_axis, self.groups)
 
-    def values(self) -> dict[str, Any]:
+    def values(self) -> State:
         return {name: ops.convert_to_tensor(value) for name, value in self.state.items()}
 
-    def learn(self) -> None:
-        """Lets the state learn from the kernel, once for each kernel."""
-        if self.seen is None or not self.variable.trainable:
+    def update_state(self) -> None:
+        """Updates the state, once for each value of the kernel."""
+        if self.last_fingerprint is None or not self.variable.trainable:
             return
         matrix = self.neurons(ops.stop_gradient(ops.convert_to_tensor(self.variable)))
-        # As many bits as a float32 holds exactly.
+        # A float32 holds integers of 24 bits exactly.
         bits = ops.convert_to_tensor(2**24 - 1, "int32")
-        mark = ops.cast(ops.bitwise_and(fingerprint(matrix), bits), "float32")
+        current = ops.cast(ops.bitwise_and(fingerprint(matrix), bits), "float32")
         state = self.values()
         new = ops.cond(
-            ops.equal(mark, ops.convert_to_tensor(self.seen)),
+            ops.equal(current, ops.convert_to_tensor(self.last_fingerprint)),
             lambda: state,
-            lambda: self.energy.advanced(matrix, state),
+            lambda: self.energy.update_state(matrix, state),
         )
         for name, variable in self.state.items():
             variable.assign(new[name])
-        self.seen.assign(mark)
+        self.last_fingerprint.assign(current)
 
-    def __call__(self, kernel: Any) -> Any:
+    def __call__(self, kernel: Tensor) -> Tensor:
         energy = self.energy.energy(self.neurons(kernel), self.values())
         loss = as_loss(ops.cast(self.wrapper.factor, energy.dtype) * energy)
         return sum((as_loss(other(kernel)) for other in self.others), loss)
 
 
 def own_regularizer(regularizer: Any) -> Any:
-    """What a weight is regularized by beside wrappers of its layer."""
-    while isinstance(regularizer, _Bound):
+    """The regularizer of a weight without those of wrappers around its layer."""
+    while isinstance(regularizer, _KernelRegularizer):
         regularizer = regularizer.own
     return regularizer
 
 
 @keras.saving.register_keras_serializable(package="keras_mhe")
 class HypersphericalRegularization(keras.layers.Wrapper):
-    """Wraps a layer and regularizes the directions of its neurons; its outputs stay as they are.
+    """Wraps a layer and regularizes the directions of its neurons. The outputs stay the same.
 
-    `loss = factor * energy(neurons)` for every kernel of the layer, once however often the layer
-    is called. Against `kernel_regularizer=` the wrapper
+    `loss = factor * energy(neurons)` for each kernel of the layer. A kernel counts once, even if
+    the layer is called several times. Unlike `kernel_regularizer=`, the wrapper
 
-    - knows which axes of the layer's kernels are neurons, and which groups of them compete:
-      transposed and grouped convolutions, recurrent layers (kernel and recurrent kernel, by
-      gate), EinsumDense and attention (every projection), Embedding, wrapped layers;
-    - keeps what a regularizer learns (`AngleProjection`, `AdversarialProjection`, the poles of
-      `MHP` and `MHC`) and saves it with the model. It learns once in each training step for which
-      the kernel has moved;
-    - holds the factor as a variable, which a callback can change between steps.
+    - knows which axes of the layer's kernels index neurons, and which groups of neurons compete.
+      It supports transposed and grouped convolutions, recurrent layers (kernel and recurrent
+      kernel, one group for each gate), EinsumDense, attention (every projection), Embedding, and
+      wrapped layers;
+    - stores what a regularizer learns (the projections of `AngleProjection` and
+      `AdversarialProjection`, the poles of `MHP` and `MHC`) and saves it with the model. It updates
+      this state once in each training step in which the kernel has changed;
+    - stores the factor in a variable, which a callback can change between steps.
 
-    A regularizer that the layer has of its own is added. A frozen layer adds nothing. Wrapping a
-    layer anew replaces the wrapper that it had; a wrapper around a wrapper adds its energy. While
-    the process lasts the kernels keep the regularizer, also where the layer is used unwrapped.
+    The layer's own regularizer is added to the energy. A frozen layer adds nothing to the loss. If
+    you wrap a layer again, the new wrapper replaces the old one. A wrapper around a wrapper adds a
+    second energy. The kernels keep the regularizer until the process ends, even if the layer is
+    also used without the wrapper.
 
     Args:
-        layer: a layer with a kernel or embeddings; built or not.
-        regularizer: a regularizer of this package, or its sum with others of Keras. Where its
-            `neuron_axis` is None, the layer says which axes are neurons; filters of
-            DepthwiseConv compete within their channel only, unless it is named.
-        **kwargs: those of `keras.layers.Layer`.
+        layer: a layer with a kernel or embeddings, built or not.
+        regularizer: a regularizer of this package, or its sum with regularizers of Keras. If its
+            `neuron_axis` is None, the layer determines which axes index neurons. Filters of
+            DepthwiseConv then compete only within their channel.
+        **kwargs: arguments of `keras.layers.Layer`.
 
     Attributes:
-        factor: scalar variable, the weight of the energy; at first that of the regularizer. On
-            JAX a callback that assigns to it at a batch, not at an epoch, first calls
-            `self.model.jax_state_sync()`, as Keras asks for any variable.
-        state: dict of variables, what was learned: `"projection"` of shape `(dim, d)`, `"pole"` of
-            shape `(d,)`. For a layer with several kernels the names begin with the kernel's:
-            `"recurrent_kernel/projection"`.
+        factor: scalar variable, the weight of the energy. Its initial value is the factor of the
+            regularizer. On JAX, a callback that assigns to it after a batch must first call
+            `self.model.jax_state_sync()`, as for any variable of Keras. After an epoch this is not
+            necessary.
+        state: dict of variables with the learned state: `"projection"` of shape `(dim, d)`,
+            `"pole"` of shape `(d,)`. If the layer has several kernels, each name begins with the
+            name of the kernel: `"recurrent_kernel/projection"`.
 
     Raises:
-        TypeError, ValueError: at once for an argument that is no layer, or not one regularizer of
-            this package; when it is built, for a layer without kernel or embeddings and for
-            kernels that do not fit the regularizer.
+        TypeError, ValueError: if `layer` is no layer, or `regularizer` does not contain exactly one
+            regularizer of this package. When the wrapper is built, if the layer has neither a
+            kernel nor embeddings, or if a kernel does not fit the regularizer.
 
     Source: Lin et al. (2020), "Regularizing Neural Networks via Minimizing Hyperspherical
     Energy", CVPR.
@@ -169,8 +176,13 @@ class HypersphericalRegularization(keras.layers.Wrapper):
         1
     """
 
-    def __init__(self, layer: keras.layers.Layer, regularizer: Any, **kwargs: Any) -> None:
-        # The layer inside casts its inputs and weights; what learns here reads them as they are.
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        regularizer: keras.Regularizer,
+        **kwargs: Any,
+    ) -> None:
+        # The inner layer casts its inputs and weights. The state is computed from uncast weights.
         if isinstance(layer, keras.layers.Layer):
             kwargs.setdefault("dtype", layer.variable_dtype)
         super().__init__(layer, autocast=False, **kwargs)
@@ -180,12 +192,10 @@ class HypersphericalRegularization(keras.layers.Wrapper):
         initial = keras.initializers.Constant(energy.factor)
         wide = keras.backend.result_type("float32", keras.config.floatx())
         self.factor = self.add_state("factor", initial, (), wide)
-        self._bound: dict[str, _Bound] = {}
+        self._kernel_regularizers: dict[str, _KernelRegularizer] = {}
 
-    def add_state(
-        self, name: str, initializer: Any, shape: tuple[int, ...], dtype: str
-    ) -> keras.Variable:
-        """Adds a variable that no optimizer moves."""
+    def add_state(self, name: str, initializer: Any, shape: Shape, dtype: str) -> keras.Variable:
+        """Adds a variable that no optimizer updates."""
         variable = self.add_weight(
             name=name,
             shape=shape,
@@ -193,23 +203,23 @@ class HypersphericalRegularization(keras.layers.Wrapper):
             initializer=initializer,
             trainable=False,
             autocast=False,
-            # Replicas compute the same from the same weights: any of them will do.
+            # All replicas compute the same value from the same weights.
             aggregation="only_first_replica",
         )
-        # As an attribute it is in the checkpoints of TensorFlow too.
+        # TensorFlow's checkpoints contain the variables that are attributes of a layer.
         setattr(self, f"_{name}", variable)
         return variable
 
     @property
     def state(self) -> dict[str, keras.Variable]:
-        alone = len(self._bound) == 1
+        regularizers = self._kernel_regularizers
         return {
-            name if alone else f"{kernel}/{name}": variable
-            for kernel, bound in self._bound.items()
-            for name, variable in bound.state.items()
+            name if len(regularizers) == 1 else f"{kernel}/{name}": variable
+            for kernel, regularizer in regularizers.items()
+            for name, variable in regularizer.state.items()
         }
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         if not args:
             first = next(iter(inspect.signature(self.layer.call).parameters), None)
             args = (kwargs.pop(first),) if first in kwargs else args
@@ -218,12 +228,12 @@ class HypersphericalRegularization(keras.layers.Wrapper):
         return super().__call__(*args, **kwargs)
 
     def _needs_shapes(self) -> bool:
-        """Whether the layer is built from several inputs, as attention is."""
+        """Whether the layer is built from several shapes, as attention is."""
         parameters = inspect.signature(self.layer.build).parameters.values()
         return len([p for p in parameters if p.default is p.empty]) > 1
 
     def _build_by_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Builds the layer from all its inputs: Keras tells a wrapper of the first alone."""
+        """Builds the layer from all its inputs: Keras passes only the first shape to a wrapper."""
         named = inspect.signature(self.layer.call).bind_partial(*args, **kwargs).arguments
         wanted = inspect.signature(self.layer.build).parameters
         self.layer.build(
@@ -237,33 +247,39 @@ class HypersphericalRegularization(keras.layers.Wrapper):
     def build(self, input_shape: Any = None) -> None:
         if not self.layer.built and self._needs_shapes():
             raise ValueError(
-                "A layer of several inputs is built by a call of its wrapper with all of them, or "
-                f"before it is wrapped. Received: layer={self.layer}, input_shape={input_shape}"
+                "A layer with several inputs cannot be built from one shape. Call its wrapper with "
+                "all inputs, or build the layer first. "
+                f"Received: layer={self.layer}, input_shape={input_shape}"
             )
         super().build(input_shape)
-        if not self._bound:
-            self._bound = {kernel.name: _Bound(self, kernel) for kernel in kernels_of(self.layer)}
+        if not self._kernel_regularizers:
+            self._kernel_regularizers = {
+                kernel.name: _KernelRegularizer(self, kernel)
+                for kernel in layer_kernels(self.layer)
+            }
             self.attach()
 
     def attach(self) -> None:
-        """Has the kernels regularized by this wrapper, whatever has taken its place since."""
-        for bound in self._bound.values():
-            bound.variable.regularizer = bound
+        """Makes this wrapper regularize its kernels, even if another one has replaced it."""
+        for regularizer in self._kernel_regularizers.values():
+            regularizer.variable.regularizer = regularizer
 
-    def call(self, inputs: Any, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+    def call(
+        self, inputs: Tensor, *args: Any, training: bool | None = None, **kwargs: Any
+    ) -> Tensor:
         if training:
-            for bound in self._bound.values():
-                bound.learn()
+            for regularizer in self._kernel_regularizers.values():
+                regularizer.update_state()
         return self.layer(inputs, *args, **kwargs)
 
     def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
         return self.layer.compute_output_shape(*args, **kwargs)
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
-        # From a call, not from the shape of the first input: there may be several.
+        # Computed by a call: the shape of the first input is not enough for several inputs.
         return keras.Operation.compute_output_spec(self, *args, **kwargs)
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor) -> Tensor:
         return self.layer.compute_mask(inputs, previous_mask)
 
     def get_config(self) -> dict[str, Any]:

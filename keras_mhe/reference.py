@@ -1,7 +1,7 @@
-"""Where an energy stands: what random neurons have, and the least that there can be.
+"""References for energies: the energy of random neurons, and lower bounds.
 
 `position = (energy - lower_bound) / (uniform_energy - lower_bound)`: 0 is the best possible, 1 is
-random, above 1 the neurons are clustered.
+random, and above 1 the neurons are clustered.
 
 Examples:
     >>> from keras_mhe import reference
@@ -17,37 +17,30 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from keras_mhe.axes import check_integer
-from keras_mhe.potentials import Potential, potential_for
+from keras_mhe._arguments import check_integer
+from keras_mhe.energies._potential import Potential, PotentialSpec
 
-# Nodes of Gauss on each piece of an integral: these give all digits.
+# Gauss-Legendre nodes for each part of an integral. This number gives all digits.
 _NODES = 200
-# Angles on which sums stand for integrals of what is drawn, not computed with.
+# Angles in the sum that approximates the integral of a density. It is only used for plots.
 _ANGLES = 20001
-# Tangents and chords are compared at so many points.
-_CHORDS = 4001
+# Points at which Jensen's inequality is checked.
+_POINTS = 4001
+
+_nodes_and_weights = functools.cache(np.polynomial.legendre.leggauss)
 
 
-@functools.cache
-def _gauss() -> tuple[np.ndarray, np.ndarray]:
-    return np.polynomial.legendre.leggauss(_NODES)
-
-
-def _counts(n: int, d: int) -> tuple[int, int]:
-    """Numbers of neurons and coordinates as Python's integers."""
-    n = check_integer(n, "n", least=1, what="a positive number of neurons")
-    return n, check_integer(d, "d", least=1, what="a positive number of coordinates")
-
-
-def _over_points(mean: float, n: int, potential: Potential) -> float:
-    """The energy of neurons whose pairs have this energy on average."""
-    share, constant = potential.shares(n)
-    return share * mean + constant
+def _check_counts(n: int, d: int, least: int = 1) -> tuple[int, int]:
+    """Returns the numbers of neurons and coordinates as Python integers."""
+    amount = "a positive number of" if least == 1 else f"at least {least}"
+    n = check_integer(n, "n", least=least, expected=f"{amount} neurons")
+    return n, check_integer(d, "d", least=least, expected=f"{amount} coordinates")
 
 
 def _singular_mean(d: int, s: float) -> float:
-    """The mean of `|u - v|^(-s)` over the sphere, `s < d - 1`; for `s = 0` of `-log |u - v|`."""
+    """The mean of `|u - v|^(-s)` over the sphere for s < d - 1, or of `-log |u - v|` for s = 0."""
     if s > 0:
         logarithm = (
             (d - 2 - s) * math.log(2)
@@ -56,8 +49,8 @@ def _singular_mean(d: int, s: float) -> float:
             - math.lgamma(d - 1 - s / 2)
         )
         return math.exp(logarithm) / math.sqrt(math.pi)
-    # -log 2 + (psi(d - 1) - psi((d - 1) / 2)) / 2, by psi(x + 1/2) - psi(x) as the alternating sum
-    # 2/(2x) - 2/(2x + 1) + ...
+    # -log 2 + (psi(d - 1) - psi((d - 1) / 2)) / 2, where psi(x + 1/2) - psi(x) is the alternating
+    # sum 2/(2x) - 2/(2x + 1) + ...
     terms = 1.0 / np.arange(1, d - 1)
     terms[1::2] *= -1
     rest = (-1) ** d * (math.log(2) - float(np.sum(terms)))
@@ -66,31 +59,27 @@ def _singular_mean(d: int, s: float) -> float:
 
 @functools.lru_cache(maxsize=1024)
 def _softened_mean(d: int, potential: Potential) -> float:
-    """The mean of the energy of a pair over the sphere, piece by piece of the angle's density."""
+    """The mean energy of a pair over the sphere, integrated over the density of the angle."""
     pair = replace(potential, half_space=False).values
     if d == 1:
         return float(np.mean(pair(np.array([-1.0, 1.0]))))
-    nodes, weights = _gauss()
-    edge = math.acos(1 - potential.floor / 2)
-    # Beyond 10 standard deviations from a right angle sin^(d - 2) is nothing.
+    nodes, weights = _nodes_and_weights(_NODES)
+
+    def part(start: float, end: float) -> tuple[np.ndarray, np.ndarray]:
+        return (start + end) / 2 + nodes * (end - start) / 2, weights * (end - start) / 2
+
+    edge = math.acos(1 - potential.epsilon / 2)
+    # More than 10 standard deviations from a right angle, sin^(d - 2) is negligible.
     least = max(0.0, math.pi / 2 - 10 / math.sqrt(max(d - 2, 1)))
-    angles, shares = [], []
-
-    def piece(start: float, end: float) -> None:
-        if end > start:
-            angles.append((start + end) / 2 + nodes * (end - start) / 2)
-            shares.append(weights * (end - start) / 2)
-
-    piece(least, edge)
-    # By the logarithm of the angle: here the energy is a power of it.
-    start, end = math.log(max(least, edge)), math.log(math.pi / 2)
-    near = np.exp((start + end) / 2 + nodes * (end - start) / 2)
-    angles.append(near)
-    shares.append(weights * (end - start) / 2 * near)
-    piece(math.pi / 2, math.pi - least)
-    angle, share = np.concatenate(angles), np.concatenate(shares)
-    share = share * np.exp((d - 2) * np.log(np.sin(angle)))
-    return float(share @ pair(np.cos(angle)) / np.sum(share))
+    # Beyond the edge the energy is a power of the angle, so its logarithm is the variable.
+    logarithm, weight = part(math.log(max(least, edge)), math.log(math.pi / 2))
+    angle = np.exp(logarithm)
+    parts = [(angle, weight * angle), part(math.pi / 2, math.pi - least)]
+    if least < edge:
+        parts = [part(least, edge), *parts]
+    angle, weight = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    weight = weight * np.exp((d - 2) * np.log(np.sin(angle)))
+    return float(weight @ pair(np.cos(angle)) / np.sum(weight))
 
 
 def uniform_energy(
@@ -102,62 +91,60 @@ def uniform_energy(
     half_space: bool = False,
     softening: float | str | None = None,
 ) -> float:
-    """The energy to expect of neurons whose directions are random, uniform and independent.
+    """The expected energy of neurons with independent, uniform random directions.
 
-    For `0 < s < d - 1` that is `2^(d-2-s) Γ(d/2) Γ((d-1-s)/2) / (√π Γ(d-1-s/2))`, for `s = 0`
-    `-log 2 + (ψ(d-1) - ψ((d-1)/2)) / 2`, whatever `n`. From `s = d - 1` on the mean of the
-    singular potential is infinite: there, for angles and where `softening` is given, that of the
-    softened potential is integrated over the angle's density, proportional to `sin^(d-2)`. In half
-    space it is `((n-1) 2U + f(-1)) / (2n-1)`, `U` the value of the full space and `f(-1)` the
-    energy of opposite points.
+    For `0 < s < d - 1` it is `U = 2^(d-2-s) Γ(d/2) Γ((d-1-s)/2) / (√π Γ(d-1-s/2))`. For `s = 0` it
+    is `U = -log 2 + (ψ(d-1) - ψ((d-1)/2)) / 2`. Neither depends on `n`. For `s >= d - 1` the mean
+    of the singular potential is infinite. In this case, for angles, and if `softening` is given,
+    the softened potential is integrated over the density of the angle, which is proportional to
+    `sin^(d-2)`. In half space the energy is `((n-1) 2U + f(-1)) / (2n-1)`, where U is the value in
+    full space and `f(-1)` is the energy of opposite points.
 
     Args:
         n: number of neurons.
         d: number of coordinates of a neuron.
-        s: power of the potential, zero or more; 0 is the logarithm.
+        s: power of the potential, zero or larger; 0 means the logarithm.
         distance: `"euclidean"` or `"angular"`.
-        half_space: whether the mirror image of each neuron counts too.
-        softening: as in `hyperspherical_energy`, whose expectation this is for the same arguments.
-            None is the singular potential wherever its mean is known in closed form, elsewhere
-            `"auto"`. They differ in 5 dimensions and fewer: 1.2 % for `s = 1`, 1,000 neurons of 3.
+        half_space: whether to include the mirror images of the neurons.
+        softening: as in `MHE`. The result is the mean of `hyperspherical_energy` with the same
+            softening. None means the singular potential if its mean has a closed form, and
+            `"auto"` otherwise. The two differ in few dimensions, for example by 1.2 % for `s = 1`
+            and 1,000 neurons in 3 dimensions.
 
     Returns:
-        A float, without unit. Accurate to eight digits and more.
+        A float, without unit, accurate to at least eight digits.
 
     Raises:
-        TypeError, ValueError: for an argument of the wrong type or out of range.
+        TypeError, ValueError: if an argument has the wrong type or is out of range.
 
-    Source: the mean of `|u - v|^(-s)` is a Beta integral; Liu et al. (2018), NeurIPS, for the
-    energy.
+    Source: a Beta integral. Liu et al. (2018), NeurIPS, define the energy.
 
     Examples:
         >>> from keras_mhe.reference import uniform_energy
         >>> round(uniform_energy(1000, 3, s=1), 6)
         1.0
     """
-    named = "auto" if softening is None else softening
-    n, d = _counts(n, d)
-    potential = potential_for(n, d, s, distance, half_space, named)
+    n, d = _check_counts(n, d)
+    spec = PotentialSpec(s, distance, half_space, "auto" if softening is None else softening)
+    potential = spec.potential(n, d)
     closed = softening is None and not potential.angular and potential.s < d - 1
     mean = _singular_mean(d, potential.s) if closed else _softened_mean(d, potential)
-    return _over_points(2 * mean if potential.half_space else mean, n, potential)
+    return potential.energy_from_mean(2 * mean if potential.half_space else mean, n)
 
 
-def _supported(function: Callable[[np.ndarray], np.ndarray], at: float, least: float) -> bool:
-    """Whether a line through a growing function stays below it, so that Jensen's bound holds."""
-    x = np.linspace(least, 1.0, _CHORDS)
+def _is_supported(function: Callable[[np.ndarray], np.ndarray], at: float, least: float) -> bool:
+    """Whether a line touches an increasing function at `at` and is nowhere above it."""
+    x = np.linspace(least, 1.0, _POINTS)
     x = x[np.abs(x - at) > 1e-9]
     slopes = (function(x) - function(np.array(at))) / (x - at)
-    before, after = slopes[x < at], slopes[x > at]
-    steepest = np.max(before, initial=0.0)
-    return bool(steepest <= np.min(after, initial=np.inf) * (1 + 1e-9))
+    steepest = np.max(slopes[x < at], initial=0.0)
+    return bool(steepest <= np.min(slopes[x > at], initial=np.inf) * (1 + 1e-9))
 
 
 @functools.lru_cache(maxsize=1024)
 def _bound(n: int, d: int, potential: Potential) -> float | None:
-    """See `lower_bound`."""
     if n == 1:
-        return _over_points(0.0, n, potential)
+        return potential.energy_from_mean(0.0, n)
     if potential.half_space:
         x, least = max(0.0, (n - d) / (d * (n - 1))), 0.0
     else:
@@ -166,9 +153,9 @@ def _bound(n: int, d: int, potential: Potential) -> float | None:
     def pair(x: np.ndarray) -> np.ndarray:
         return potential.values(np.sqrt(x) if potential.half_space else x)
 
-    if not _supported(pair, x, least):
+    if not _is_supported(pair, x, least):
         return None
-    return _over_points(float(pair(np.array(x))), n, potential)
+    return potential.energy_from_mean(float(pair(np.array(x))), n)
 
 
 def lower_bound(
@@ -180,34 +167,33 @@ def lower_bound(
     half_space: bool = False,
     softening: float | str = "auto",
 ) -> float | None:
-    """An energy that no set of neurons goes below.
+    """A lower bound on the energy of all sets of neurons.
 
-    Full space: `f(-1/(n-1))`, `f` the energy of a pair as a function of its cosine, as the mean
-    cosine is at least `-1/(n-1)`; the simplex, `n <= d + 1`, has it. Half space: the energy if all
-    squared cosines were `x = max(0, (n-d) / (d (n-1)))`, Welch's bound on their mean:
-    `((n-1) (f(√x) + f(-√x)) + f(-1)) / (2n-1)`; orthonormal neurons, `n <= d`, and equiangular
-    tight frames have it.
+    In full space it is `f(-1/(n-1))`, where f is the energy of a pair as a function of its cosine,
+    because the mean cosine is at least `-1/(n-1)`. The simplex attains it for `n <= d + 1`. In half
+    space it is `((n-1) (f(√x) + f(-√x)) + f(-1)) / (2n-1)`, where `x = max(0, (n-d) / (d (n-1)))`
+    is Welch's bound on the mean squared cosine. Orthonormal neurons (`n <= d`) and equiangular
+    tight frames attain it.
 
-    Both are Jensen's inequality and need a line that touches `f` (half space: as a function of
-    the squared cosine) there and nowhere crosses it. Euclidean energies have one. So have angular
-    ones in half space; in full space from 5 neurons on with `s = 1`, from 4 on with `s = 2`, but
-    not with `s = 0`, where the cross-polytope has less than `f` says. Large `softening` can take it
-    away as well.
+    Both follow from Jensen's inequality. It requires a line that touches f at this point and is
+    nowhere above f. (In half space, `f(√x) + f(-√x)` replaces f.) Euclidean energies and angular
+    energies in half space have such a line. Angular energies in full space have one for at least 5
+    neurons if `s = 1`, and for at least 4 if `s = 2`. They have none if `s = 0`: the cross-polytope
+    has less energy than the formula gives. With large `softening` the line may not exist either.
 
     Args:
         n: number of neurons.
         d: number of coordinates of a neuron.
-        s: power of the potential, zero or more; 0 is the logarithm.
+        s: power of the potential, zero or larger; 0 means the logarithm.
         distance: `"euclidean"` or `"angular"`.
-        half_space: whether the mirror image of each neuron counts too.
-        softening: distance below which the potential goes on as a straight line, as in
-            `hyperspherical_energy`.
+        half_space: whether to include the mirror images of the neurons.
+        softening: distance below which the potential is continued linearly, as in `MHE`.
 
     Returns:
-        A float, without unit; None where no bound is known.
+        A float, without unit, or None if no bound is known.
 
     Raises:
-        TypeError, ValueError: for an argument of the wrong type or out of range.
+        TypeError, ValueError: if an argument has the wrong type or is out of range.
 
     Source: Welch (1974), "Lower bounds on the maximum cross correlation of signals", IEEE
     Transactions on Information Theory.
@@ -217,8 +203,8 @@ def lower_bound(
         >>> lower_bound(4, 3)  # the tetrahedron, whose squared distances are 8/3
         0.375
     """
-    n, d = _counts(n, d)
-    return _bound(n, d, potential_for(n, d, s, distance, half_space, softening))
+    n, d = _check_counts(n, d)
+    return _bound(n, d, PotentialSpec(s, distance, half_space, softening).potential(n, d))
 
 
 def position(
@@ -231,29 +217,28 @@ def position(
     half_space: bool = False,
     softening: float | str = "auto",
 ) -> float | None:
-    """Where an energy stands between the least possible and that of random neurons.
+    """The position of an energy between the lower bound and the energy of random neurons.
 
     `(energy - lower_bound) / (uniform_energy - lower_bound)`: 0 is the best possible, 1 is random,
-    above 1 the neurons are clustered.
+    and above 1 the neurons are clustered.
 
     Args:
-        energy: that of the neurons, as `hyperspherical_energy` gives it for the same arguments.
+        energy: the energy of the neurons, from `hyperspherical_energy` with the same arguments.
         n: number of neurons.
         d: number of coordinates of a neuron.
-        s: power of the potential, zero or more; 0 is the logarithm.
+        s: power of the potential, zero or larger; 0 means the logarithm.
         distance: `"euclidean"` or `"angular"`.
-        half_space: whether the mirror image of each neuron counts too.
-        softening: distance below which the potential goes on as a straight line, as in
-            `hyperspherical_energy`.
+        half_space: whether to include the mirror images of the neurons.
+        softening: distance below which the potential is continued linearly, as in `MHE`.
 
     Returns:
-        A float, without unit; None where no bound is known, and where all sets of neurons have
-        the same energy.
+        A float, without unit, or None if no bound is known or if all sets of neurons have the
+        same energy.
 
     Raises:
-        TypeError, ValueError: for an argument of the wrong type or out of range.
+        TypeError, ValueError: if an argument has the wrong type or is out of range.
 
-    Source: this package's own definition, between `lower_bound` and `uniform_energy`.
+    Source: this package defines it.
 
     Examples:
         >>> from keras_mhe.reference import position
@@ -264,40 +249,40 @@ def position(
     bound = lower_bound(n, d, s, **options)
     if bound is None:
         return None
-    room = uniform_energy(n, d, s, **options) - bound
-    # Rounding alone gives the neurons of a line, or a single one, some room.
-    return (float(energy) - bound) / room if room > 1e-12 * abs(bound) else None
+    span = uniform_energy(n, d, s, **options) - bound
+    # For a single neuron, or neurons of one coordinate, only rounding makes the span positive.
+    return (float(energy) - bound) / span if span > 1e-12 * abs(bound) else None
 
 
-def nearest_angle_density(angles: Any, n: int, d: int, *, half_space: bool = False) -> np.ndarray:
-    """How often, among uniform neurons, the nearest one is at some angle.
+def nearest_angle_density(
+    angles: ArrayLike, n: int, d: int, *, half_space: bool = False
+) -> np.ndarray:
+    """The density of the angle from a neuron to its nearest neighbor, for uniform neurons.
 
-    `(n-1) p (1-F)^(n-2)`, `p` the density of the angle between two neurons, proportional to
-    `sin^(d-2)`, and `F` its integral from 0: the share of the sphere that is nearer. In half space
-    both are doubled, and angles go up to 90 degrees.
+    `(n-1) p (1-F)^(n-2)`, where p is the density of the angle between two neurons, proportional to
+    `sin^(d-2)`, and F is its integral from 0. In half space, `2p` and `2F` replace p and F, and
+    angles end at 90 degrees.
 
     Args:
         angles: array of angles in degrees, of any shape.
         n: number of neurons, at least 2.
         d: number of coordinates of a neuron, at least 2.
-        half_space: whether the mirror image of a neuron counts as that neuron.
+        half_space: whether to include the mirror images of the neurons.
 
     Returns:
         A float64 array of the shape of `angles`, per degree.
 
     Raises:
-        TypeError, ValueError: for a number of neurons or coordinates of the wrong type or below 2.
+        TypeError, ValueError: if an argument has the wrong type or is out of range.
 
-    Source: this package's own definition, the density of the smallest of `n - 1` independent
-    angles.
+    Source: the density of the smallest of `n - 1` independent angles.
 
     Examples:
         >>> from keras_mhe.reference import nearest_angle_density
         >>> float(nearest_angle_density(90.0, 2, 3).round(4))  # sin(90°) / 2 per radian
         0.0087
     """
-    n = check_integer(n, "n", least=2, what="at least 2 neurons")
-    d = check_integer(d, "d", least=2, what="at least 2 coordinates")
+    n, d = _check_counts(n, d, least=2)
     grid = np.linspace(0.0, np.pi, _ANGLES)
     sines = np.sin(grid)
     sines[[0, -1]] = 0.0
@@ -305,10 +290,10 @@ def nearest_angle_density(angles: Any, n: int, d: int, *, half_space: bool = Fal
         density = np.exp((d - 2) * np.log(sines)) if d > 2 else np.ones_like(grid)
     steps = (density[1:] + density[:-1]) / 2 * (grid[1] - grid[0])
     total = np.sum(steps)
-    nearer = np.concatenate([[0.0], np.cumsum(steps)]) / total
+    integral = np.concatenate([[0.0], np.cumsum(steps)]) / total
     sides = 2 if half_space else 1
     radians = np.radians(np.asarray(angles, "float64"))
-    share = np.clip(sides * np.interp(radians, grid, nearer), 0.0, 1.0)
-    here = sides * np.interp(radians, grid, density / total, left=0.0, right=0.0)
-    here = np.where(radians * sides > np.pi, 0.0, here)
-    return np.radians((n - 1) * here * (1 - share) ** (n - 2))
+    share = np.clip(sides * np.interp(radians, grid, integral), 0.0, 1.0)
+    local = sides * np.interp(radians, grid, density / total, left=0.0, right=0.0)
+    local = np.where(radians * sides > np.pi, 0.0, local)
+    return np.radians((n - 1) * local * (1 - share) ** (n - 2))

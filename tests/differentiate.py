@@ -1,11 +1,11 @@
-"""Value and gradient of a function of one tensor, by the backend's own machinery."""
+"""Value and gradient of a function of one tensor, by automatic differentiation of the backend."""
 
 import keras
 import numpy as np
 
 
 def value_and_gradient(function, kernel):
-    """Returns a float and an array."""
+    """Returns the value as a float and the gradient as an array."""
     backend = keras.backend.backend()
     kernel = keras.ops.convert_to_tensor(kernel)
     if backend == "tensorflow":
@@ -26,7 +26,7 @@ def value_and_gradient(function, kernel):
         value, gradient = value.detach(), kernel.grad
     assert gradient.dtype == kernel.dtype
     assert gradient.shape == kernel.shape
-    if keras.backend.standardize_dtype(gradient.dtype) == "bfloat16":  # unknown to NumPy
+    if keras.backend.standardize_dtype(gradient.dtype) == "bfloat16":  # NumPy has no bfloat16
         gradient = keras.ops.cast(gradient, "float32")
     to_numpy = keras.ops.convert_to_numpy
     return float(to_numpy(value)), np.asarray(to_numpy(gradient))

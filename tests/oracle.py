@@ -1,11 +1,11 @@
-"""The energy from its definition: float64, all points and all ordered pairs, no shortcut."""
+"""The energy by its definition in float64: all points, all ordered pairs, no optimization."""
 
 import numpy as np
 from scipy.special import gamma
 
 
-def auto_floor(points: int, dimension: int) -> float:
-    """The squared distance at which softening begins, from areas of sphere and ball."""
+def auto_epsilon(points: int, dimension: int) -> float:
+    """The squared distance below which pairs are softened, from the areas of sphere and ball."""
     if dimension == 1:
         return 0.1
     sphere = 2 * np.pi ** (dimension / 2) / gamma(dimension / 2)
@@ -20,20 +20,20 @@ def potential(cosine: float, s: float, distance: str) -> float:
 
 
 def potential_slope(cosine: float, s: float, distance: str) -> float:
-    """Its derivative in the cosine, by central differences."""
+    """The derivative of the potential in the cosine, by central differences."""
     step = 1e-6
     after, before = (potential(cosine + h, s, distance) for h in (step, -step))
     return (after - before) / (2 * step)
 
 
-def pair_energy(p: np.ndarray, q: np.ndarray, s: float, distance: str, floor: float) -> float:
-    """Energy of two points, continued along its tangent where they are nearer than the floor."""
+def pair_energy(p: np.ndarray, q: np.ndarray, s: float, distance: str, epsilon: float) -> float:
+    """Energy of two points, continued along its tangent at squared distances below epsilon."""
     gap = np.linalg.norm(p - q)
-    if gap**2 < floor:
-        edge, step = 1 - floor / 2, 1e-5 * floor
+    if gap**2 < epsilon:
+        edge, step = 1 - epsilon / 2, 1e-5 * epsilon
         after, before = (potential(edge + h, s, distance) for h in (step, -step))
         return potential(edge, s, distance) + (after - before) / (2 * step) * (p @ q - edge)
-    # Exact for opposite points too, where the arccosine of a rounded cosine is not.
+    # Accurate for opposite points too, unlike the arccosine of a rounded cosine.
     length = gap if distance == "euclidean" else 2 * np.arctan2(gap, np.linalg.norm(p + q))
     return -np.log(length) if s == 0 else length**-s
 
@@ -43,16 +43,16 @@ def energy(
     s: float = 2.0,
     distance: str = "euclidean",
     half_space: bool = False,
-    floor: float = 0.0,
+    epsilon: float = 0.0,
 ) -> float:
-    """Mean over the ordered pairs of the neurons (columns), or of them and their images."""
+    """Mean over the ordered pairs of neurons (columns), in half space with mirror images."""
     points = np.asarray(matrix, "float64")
     points = points / np.linalg.norm(points, axis=0)
     if half_space:
         points = np.concatenate([points, -points], axis=1)
     count = points.shape[1]
     pairs = [
-        pair_energy(points[:, i], points[:, j], s, distance, floor)
+        pair_energy(points[:, i], points[:, j], s, distance, epsilon)
         for i in range(count)
         for j in range(count)
         if i != j
@@ -72,7 +72,7 @@ def gradient(matrix: np.ndarray, step: float = 1e-5, **options) -> np.ndarray:
     return result
 
 
-def slopes(function, array: np.ndarray, step: float = 1e-4) -> np.ndarray:
+def central_differences(function, array: np.ndarray, step: float = 1e-4) -> np.ndarray:
     """Central differences of any function of an array, in every entry."""
     result = np.zeros_like(array)
     for index in np.ndindex(array.shape):
@@ -83,7 +83,7 @@ def slopes(function, array: np.ndarray, step: float = 1e-4) -> np.ndarray:
 
 
 def cosine_distance(projection: np.ndarray, matrix: np.ndarray) -> float:
-    """The Frobenius norm of what a projection changes in the cosines between neurons."""
+    """The Frobenius norm of the change that a projection makes to the cosines of neurons."""
 
     def cosines(points):
         points = points / np.linalg.norm(points, axis=0)

@@ -1,4 +1,4 @@
-"""Training on several devices and in several processes: weights are those of one device."""
+"""Training on several devices or in several processes gives the weights of one device."""
 
 import json
 import re
@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 import pytest
-from replicas import run
+from subprocesses import run
 
 pytestmark = pytest.mark.slow
 
-# What all programs begin with: a small network that learns digits in 20 steps.
+# The start of each program: a small network that trains on digits for 20 steps.
 _NETWORK = """
 import contextlib, sys
 import keras, numpy as np
@@ -49,7 +49,7 @@ def fit(model):
 
 def assert_close(model, one):
     for weight, expected in zip(model.weights, one.weights, strict=True):
-        # A fingerprint of the kernel tells any rounding.
+        # Any rounding changes the fingerprint of a kernel.
         if not weight.name.startswith("seen_of"):
             np.testing.assert_allclose(
                 np.asarray(weight), np.asarray(expected), rtol=0, atol=1e-5, err_msg=weight.path
@@ -68,7 +68,7 @@ def model_parallel(*shape):
         shape, ["batch", "model"], keras.distribution.list_devices("cpu")
     )
     layouts = keras.distribution.LayoutMap(mesh)
-    # The last axis is that of the neurons.
+    # The last axis indexes the neurons.
     layouts[r".*conv2d[^/]*/kernel$"] = (None, None, None, "model")
     layouts[r".*dense[^/]*/kernel$"] = (None, "model")
     return keras.distribution.ModelParallel(layout_map=layouts, batch_dim_name="batch")
@@ -84,7 +84,7 @@ else:
     engine = model_parallel(*map(int, sys.argv[2:]))
 
 def on(engine):
-    '''Where variables are made: on the devices of an engine, or on one.'''
+    '''A context that creates variables on the devices of an engine; if None, on one device.'''
     if keras.backend.backend() == "jax":
         keras.distribution.set_distribution(engine)
         return contextlib.nullcontext()
@@ -96,14 +96,14 @@ def trained(engine, **regularizers):
     return fit(model)
 
 def trained_twice(engine, **regularizers):
-    '''Without an energy first.'''
+    '''Trains once without an energy, then with it.'''
     with on(engine):
         model = fit(compiled(network()))
-    # Where wrappers and their variables go the model itself knows.
+    # No scope is needed here: the model determines the devices of new variables.
     return fit(regularize(model, **regularizers).model)
 
 def copies(variable):
-    '''Lists of arrays that ought to be equal: one for each part of a variable.'''
+    '''For each shard of a variable, the list of its copies.'''
     if keras.backend.backend() == "tensorflow":
         return [[np.asarray(copy) for copy in variable.value.values]]
     parts = {}
@@ -135,11 +135,11 @@ for train, regularizers in (
     model = train(engine, **regularizers)
     assert_consistent(model)
     assert_close(model, train(None, **regularizers))
-# Rounding alone gives other draws than one device has, but the same draws everywhere.
+# Rounding changes the random draws, so they differ from one device. All devices draw the same.
 assert_consistent(trained(engine, hidden=CoMHE(), output=MHE(10.0, sample=4)))
 """
 
-_MONITORS = """
+_MONITOR = """
 def monitored(engine, every):
     monitor = EnergyMonitor(every)
     with on(engine):
@@ -155,7 +155,7 @@ for every, steps in (("epoch", [0, 20, 40]), (16, [0, 16, 20, 32, 40])):
     for record, expected in zip(many.history, one.history, strict=True):
         for row, other in zip(record["rows"], expected["rows"], strict=True):
             assert row["neurons"] == other["neurons"]
-            for value in ("position", "smallest", "mean"):
+            for value in ("position", "nearest_angle_min", "nearest_angle_mean"):
                 np.testing.assert_allclose(row[value], other[value], rtol=1e-3, err_msg=value)
 """
 
@@ -167,29 +167,29 @@ _on_every_engine = pytest.mark.parametrize(
 
 
 def run_on_engine(program, arguments):
-    """Runs a program on two devices of TensorFlow or eight of JAX; its failure is the test's."""
-    wanted = "tensorflow" if arguments[0] == "MirroredStrategy" else "jax"
-    if keras.backend.backend() != wanted:
-        pytest.skip(f"{arguments[0]} is an engine of {wanted}")
+    """Runs a program on two devices of TensorFlow or eight of JAX; asserts that it succeeds."""
+    backend = "tensorflow" if arguments[0] == "MirroredStrategy" else "jax"
+    if keras.backend.backend() != backend:
+        pytest.skip(f"{arguments[0]} is an engine of {backend}")
     result = run(_NETWORK + _ENGINES + program, *arguments, devices=8)
     assert result.returncode == 0, result.stderr
 
 
 @_on_every_engine
-def test_weights_after_20_steps_are_those_of_one_device(arguments):
-    """`regularize` before training and after some, and with projections that learn.
+def test_weights_after_training_match_one_device(arguments):
+    """Models are regularized before or after a first training, also with learned projections.
 
-    Copies of every variable, and of every part of one, agree bit for bit, with random draws too.
+    The copies of each variable or shard are equal bit for bit, also with random draws.
     """
     run_on_engine(_TRAININGS, arguments)
 
 
 @_on_every_engine
-def test_a_monitor_records_what_one_device_has(arguments):
-    run_on_engine(_MONITORS, arguments)
+def test_monitor_records_match_one_device(arguments):
+    run_on_engine(_MONITOR, arguments)
 
 
-# `model.fit`, as a user calls it.
+# Training by `model.fit`.
 _FIT = """
 import tensorflow as tf
 
@@ -208,7 +208,7 @@ if sys.argv[1] == "regularized":
 assert_close(model, fit(compiled(one)))
 """
 
-# Keras's own training step, in a loop over batches that TensorFlow distributes.
+# The training step of Keras in a loop over batches that TensorFlow distributes.
 _LOOP = """
 import tensorflow as tf
 
@@ -236,7 +236,7 @@ np.savez(sys.argv[2], *exact.get_weights(), *random.get_weights())
 
 
 def run_on_two_workers(program, kind, folder):
-    """Runs a program in two processes that know of each other; returns what they ended with."""
+    """Runs a program in two connected processes and returns their results."""
     with (
         socket.create_server(("localhost", 0)) as one,
         socket.create_server(("localhost", 0)) as two,
@@ -251,7 +251,7 @@ def run_on_two_workers(program, kind, folder):
         return list(pool.map(work, range(2)))
 
 
-def assert_same_on_both(results, folder):
+def assert_equal_on_both(results, folder):
     for result in results:
         assert result.returncode == 0, result.stderr
     with np.load(folder / "0.npz") as first, np.load(folder / "1.npz") as second:
@@ -261,13 +261,13 @@ def assert_same_on_both(results, folder):
             np.testing.assert_array_equal(second[name], first[name])
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="an engine of tensorflow")
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="an engine of TensorFlow")
 class TestMultiWorkerMirroredStrategy:
-    def test_fit(self, tmp_path):
-        """Where Keras itself cannot, a model without keras_mhe shows it."""
+    def test_fit_gives_equal_weights_on_both_workers(self, tmp_path):
+        """An expected failure if Keras cannot `fit` even a model without keras_mhe."""
         results = run_on_two_workers(_FIT, "plain", tmp_path)
         for result in results:
-            # Before the first step: `fit` has a tuple of distributed batches reduced to its mean.
+            # `fit` fails before the first step: it averages a tuple of distributed batches.
             error = re.search(
                 r"^ValueError: Attempt to convert a value \(PerReplica.*"
                 r"with an unsupported type .*PerReplica'>\) to a Tensor\.$",
@@ -280,9 +280,9 @@ class TestMultiWorkerMirroredStrategy:
                     f"Keras {keras.__version__} cannot `fit` a model without keras_mhe on two "
                     f"workers: {message}"
                 )
-        assert_same_on_both(results, tmp_path)
-        assert_same_on_both(run_on_two_workers(_FIT, "regularized", tmp_path), tmp_path)
+        assert_equal_on_both(results, tmp_path)
+        assert_equal_on_both(run_on_two_workers(_FIT, "regularized", tmp_path), tmp_path)
 
-    def test_training_steps_in_a_loop(self, tmp_path):
-        """Weights are those of one device; with random draws both workers have the same."""
-        assert_same_on_both(run_on_two_workers(_LOOP, "regularized", tmp_path), tmp_path)
+    def test_training_loop_gives_equal_weights_on_both_workers(self, tmp_path):
+        """Without random draws, the weights also match one device."""
+        assert_equal_on_both(run_on_two_workers(_LOOP, "regularized", tmp_path), tmp_path)

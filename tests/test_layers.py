@@ -1,4 +1,4 @@
-"""The wrapper: any layer, learned state, one energy, real models, saved and loaded."""
+"""`HypersphericalRegularization`: losses, learned state, training and saving."""
 
 import functools
 import itertools
@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import oracle
 import pytest
+from helpers import energy_value, normals
 from keras import layers
-from probes import normals, number
-from replicas import run_on_two_devices
 from sklearn.datasets import load_digits
+from subprocesses import run_on_two_devices
 
 from keras_mhe import (
     MHE,
@@ -27,7 +27,7 @@ def numpy(tensor):
     return np.asarray(keras.ops.convert_to_numpy(tensor))
 
 
-def wrapped(layer, regularizer, shape):
+def build_wrapper(layer, regularizer, shape):
     wrapper = HypersphericalRegularization(layer, regularizer)
     wrapper.build(shape)
     return wrapper
@@ -37,7 +37,7 @@ def losses(layer):
     return [float(loss) for loss in layer.losses]
 
 
-def angle(dim=3, **options):
+def angle_comhe(dim=3, **options):
     return CoMHE(projection=AngleProjection(dim, **options))
 
 
@@ -54,95 +54,99 @@ class TestLoss:
         ids=lambda x: type(x).__name__,
     )
     @pytest.mark.parametrize("name", ["mhe", "group"])
-    def test_it_is_that_of_the_layers_own_neurons(self, name, layer, shape, axes):
+    def test_loss_is_that_of_the_neuron_axis_and_groups_of_the_layer(
+        self, name, layer, shape, axes
+    ):
         layer = type(layer).from_config(layer.get_config())
         options = {"mhe": {}, "group": {"projection": GroupProjection(2)}}[name]
         cls = {"mhe": MHE, "group": CoMHE}[name]
-        wrapper = wrapped(layer, cls(3.0, **options), shape)
-        [got] = losses(wrapper)
-        bare = cls(3.0, **options, **axes)(layer.trainable_weights[0])
-        assert got == pytest.approx(float(bare))
+        wrapper = build_wrapper(layer, cls(3.0, **options), shape)
+        [loss] = losses(wrapper)
+        expected = cls(3.0, **options, **axes)(layer.trainable_weights[0])
+        assert loss == pytest.approx(float(expected))
 
-    def test_every_kernel_of_a_layer_counts(self):
+    def test_each_kernel_of_a_layer_has_a_loss(self):
         layer = layers.LSTM(5)
-        wrapper = wrapped(layer, HalfSpaceMHE(2.0), (None, 7, 3))
+        wrapper = build_wrapper(layer, HalfSpaceMHE(2.0), (None, 7, 3))
         kernels = (layer.cell.kernel, layer.cell.recurrent_kernel)
-        expected = [2 * number(kernel, half_space=True, groups=4) for kernel in kernels]
+        expected = [2 * energy_value(kernel, half_space=True, groups=4) for kernel in kernels]
         assert losses(wrapper) == pytest.approx(expected)
 
-    def test_attention_is_built_from_all_its_inputs(self):
+    def test_attention_is_built_by_a_call_with_all_inputs(self):
         wrapper = HypersphericalRegularization(layers.MultiHeadAttention(2, 3), MHE())
         wrapper(normals(1, 4, 5), value=normals(1, 6, 7))
         assert len(losses(wrapper)) == 4
-        again = HypersphericalRegularization(layers.MultiHeadAttention(2, 3), MHE())
+        wrapper = HypersphericalRegularization(layers.MultiHeadAttention(2, 3), MHE())
         query, value = inputs = keras.Input((4, 5)), keras.Input((6, 7))
-        outputs = again(query=query, value=value, key=None)
+        outputs = wrapper(query=query, value=value, key=None)
         assert keras.Model(inputs, outputs).output_shape == (None, 4, 5)
-        with pytest.raises(ValueError, match="by a call of its wrapper"):
-            wrapped(layers.MultiHeadAttention(2, 3), MHE(), (None, 4, 5))
+        with pytest.raises(ValueError, match="Call its wrapper with all inputs"):
+            build_wrapper(layers.MultiHeadAttention(2, 3), MHE(), (None, 4, 5))
 
-    def test_what_the_regularizer_names_goes_first(self):
-        wrapper = wrapped(layers.Dense(6), MHE(neuron_axis=0), (None, 5))
-        expected = number(wrapper.layer.kernel, neuron_axis=0)
+    def test_neuron_axis_of_the_regularizer_takes_precedence(self):
+        wrapper = build_wrapper(layers.Dense(6), MHE(neuron_axis=0), (None, 5))
+        expected = energy_value(wrapper.layer.kernel, neuron_axis=0)
         assert losses(wrapper) == pytest.approx([expected])
 
-    def test_filters_of_different_channels_compete_only_if_asked(self):
+    def test_depthwise_filters_of_different_channels_compete_only_with_neuron_axis(self):
         depthwise, shape = layers.DepthwiseConv2D(3, depth_multiplier=3), (None, 9, 9, 4)
-        wrapper = wrapped(depthwise, MHE(), shape)
+        wrapper = build_wrapper(depthwise, MHE(), shape)
         parts = [numpy(depthwise.kernel)[:, :, i] for i in range(4)]
-        assert losses(wrapper) == pytest.approx([np.mean([number(part) for part in parts])])
-        with pytest.raises(ValueError, match=r"`neuron_axis=\(-2, -1\)`, or leave the layer"):
-            wrapped(layers.DepthwiseConv2D(3), MHE(), shape)
-        asked = wrapped(layers.DepthwiseConv2D(3), MHE(neuron_axis=-2), shape)
-        assert losses(asked) == pytest.approx([number(asked.layer.kernel, neuron_axis=-2)])
+        assert losses(wrapper) == pytest.approx([np.mean([energy_value(part) for part in parts])])
+        with pytest.raises(ValueError, match=r"`neuron_axis=\(-2, -1\)`, or do not wrap the layer"):
+            build_wrapper(layers.DepthwiseConv2D(3), MHE(), shape)
+        across = build_wrapper(layers.DepthwiseConv2D(3), MHE(neuron_axis=-2), shape)
+        assert losses(across) == pytest.approx([energy_value(across.layer.kernel, neuron_axis=-2)])
 
-    def test_it_adds_to_other_regularizers(self):
+    def test_energy_is_added_to_other_regularizers(self):
         decay = keras.regularizers.L2(0.1)
         layer = layers.Dense(6, kernel_regularizer=decay, bias_regularizer=decay)
-        wrapper = wrapped(layer, MHE() + keras.regularizers.L1(0.2), (None, 5))
+        wrapper = build_wrapper(layer, MHE() + keras.regularizers.L1(0.2), (None, 5))
         kernel = numpy(layer.kernel)
-        expected = number(kernel) + 0.1 * np.sum(kernel**2) + 0.2 * np.sum(np.abs(kernel))
+        expected = energy_value(kernel) + 0.1 * np.sum(kernel**2) + 0.2 * np.sum(np.abs(kernel))
         assert losses(wrapper) == pytest.approx([expected, 0])
 
-    def test_wrapped_twice_it_adds_two(self):
-        wrapper = wrapped(
-            HypersphericalRegularization(layers.Dense(6), MHE(2.0)), angle(), (None, 5)
+    def test_two_nested_wrappers_add_both_energies(self):
+        wrapper = build_wrapper(
+            HypersphericalRegularization(layers.Dense(6), MHE(2.0)), angle_comhe(), (None, 5)
         )
-        [got] = losses(wrapper)
+        [loss] = losses(wrapper)
         inner = wrapper.layer
         inner.factor.assign(0.0)
-        assert got - losses(wrapper)[0] == pytest.approx(2 * number(inner.layer.kernel), rel=1e-5)
+        assert loss - losses(wrapper)[0] == pytest.approx(
+            2 * energy_value(inner.layer.kernel), rel=1e-5
+        )
 
-    def test_wrapped_anew_it_adds_what_the_new_wrapper_says(self):
-        """As where a cell of a notebook is run again."""
+    def test_new_wrapper_of_a_layer_replaces_the_energy_of_the_old_one(self):
+        """This happens if a notebook cell runs twice."""
         layer = layers.Dense(6, kernel_regularizer=keras.regularizers.L2(0.1))
-        wrapped(layer, MHE(2.0), (None, 5))
-        expected = 3 * number(layer.kernel) + 0.1 * np.sum(numpy(layer.kernel) ** 2)
-        assert losses(wrapped(layer, MHE(3.0), (None, 5))) == pytest.approx([expected])
+        build_wrapper(layer, MHE(2.0), (None, 5))
+        expected = 3 * energy_value(layer.kernel) + 0.1 * np.sum(numpy(layer.kernel) ** 2)
+        assert losses(build_wrapper(layer, MHE(3.0), (None, 5))) == pytest.approx([expected])
 
-    def test_a_frozen_layer_adds_nothing_and_learns_nothing(self):
-        wrapper = wrapped(layers.Dense(6), angle(), (None, 5))
+    def test_frozen_layer_has_no_loss_and_keeps_its_state(self):
+        wrapper = build_wrapper(layers.Dense(6), angle_comhe(), (None, 5))
         wrapper.trainable = False
         before = numpy(wrapper.state["projection"])
         wrapper(normals(2, 5), training=True)
         assert losses(wrapper) == []
         np.testing.assert_array_equal(wrapper.state["projection"], before)
 
-    def test_the_energy_counts_once_however_often_the_layer_is_called(self):
+    def test_energy_counts_once_if_the_layer_is_called_several_times(self):
         wrapper = HypersphericalRegularization(layers.Dense(5), MHE())
         x = keras.Input((5,))
         model = keras.Model(x, wrapper(wrapper(x)) + wrapper(x))
         assert losses(model) == losses(wrapper)
         assert len(model.losses) == 1
 
-    def test_outputs_stay_as_they_are(self):
+    def test_outputs_are_those_of_the_layer(self):
         layer, x = layers.Conv2D(6, 3), normals(2, 9, 9, 4)
         expected = numpy(layer(x))
         for training in (None, False, True):
-            wrapper = HypersphericalRegularization(layer, angle())
+            wrapper = HypersphericalRegularization(layer, angle_comhe())
             np.testing.assert_array_equal(numpy(wrapper(x, training=training)), expected)
 
-    def test_masks_pass(self):
+    def test_masks_are_passed_to_and_from_the_layer(self):
         ids = np.array([[1, 2, 0], [3, 0, 0]])
         embedding = layers.Embedding(9, 4, mask_zero=True)
         lstm = layers.LSTM(3)
@@ -154,13 +158,13 @@ class TestLoss:
 
 
 class TestFactor:
-    def test_it_weighs_the_energy(self):
-        wrapper = wrapped(layers.Dense(6), MHE(3.0), (None, 5))
+    def test_loss_is_proportional_to_the_factor(self):
+        wrapper = build_wrapper(layers.Dense(6), MHE(3.0), (None, 5))
         [before] = losses(wrapper)
         wrapper.factor.assign(1.5)
         assert losses(wrapper) == pytest.approx([before / 2])
 
-    def test_a_callback_warms_it_up_in_compiled_steps(self):
+    def test_callback_can_change_the_factor_between_epochs(self):
         class WarmUp(keras.callbacks.Callback):
             def on_epoch_begin(self, epoch, logs=None):
                 self.model.layers[0].factor.assign(float(epoch))
@@ -170,10 +174,10 @@ class TestFactor:
         model.compile(keras.optimizers.SGD(0.0), "mse")
         x = np.zeros((8, 5), "float32")
         history = model.fit(x, np.zeros((8, 6)), epochs=3, verbose=0, callbacks=[WarmUp()])
-        energy = number(wrapper.layer.kernel)
+        energy = energy_value(wrapper.layer.kernel)
         np.testing.assert_allclose(history.history["loss"], [0, energy, 2 * energy], rtol=1e-5)
 
-    def test_a_callback_changes_it_between_batches(self):
+    def test_callback_can_change_the_factor_between_batches(self):
         class Steps(keras.callbacks.Callback):
             def on_train_batch_begin(self, batch, logs=None):
                 if keras.backend.backend() == "jax":
@@ -185,7 +189,7 @@ class TestFactor:
         model.compile(keras.optimizers.SGD(0.0), "mse")
         x = np.zeros((8, 5), "float32")
         history = model.fit(x, np.zeros((8, 6)), batch_size=2, verbose=0, callbacks=[Steps()])
-        expected = 1.5 * number(wrapper.layer.kernel)
+        expected = 1.5 * energy_value(wrapper.layer.kernel)
         assert history.history["loss"] == pytest.approx([expected], rel=1e-5)
 
 
@@ -217,93 +221,95 @@ def compiled(model, rate=0.1, **options):
     return model
 
 
-def projected(wrapper):
-    """The matrix of neurons and the projection, in float64."""
+def projection_and_matrix(wrapper):
+    """The projection and the neuron matrix, in float64."""
     kernel = numpy(wrapper.layer.kernel)
     matrix = kernel.reshape(-1, kernel.shape[-1]).astype("float64")
     return numpy(wrapper.state["projection"]).astype("float64"), matrix
 
 
-class TestLearning:
-    def test_state_is_named_and_shaped(self):
-        wrapper = wrapped(layers.Conv2D(6, 3), angle(4), (None, 9, 9, 3))
+class TestState:
+    def test_state_has_the_expected_names_and_shapes(self):
+        wrapper = build_wrapper(layers.Conv2D(6, 3), angle_comhe(4), (None, 9, 9, 3))
         assert {name: tuple(v.shape) for name, v in wrapper.state.items()} == {
             "projection": (4, 27)
         }
-        recurrent = wrapped(layers.GRU(5), angle(2), (None, 7, 3))
+        recurrent = build_wrapper(layers.GRU(5), angle_comhe(2), (None, 7, 3))
         assert {name: tuple(v.shape) for name, v in recurrent.state.items()} == {
             "kernel/projection": (2, 3),
             "recurrent_kernel/projection": (2, 5),
         }
-        assert wrapped(layers.Dense(6), angle(5), (None, 5)).state == {}
-        assert wrapped(layers.Dense(6), CoMHE(), (None, 50)).state == {}
+        assert build_wrapper(layers.Dense(6), angle_comhe(5), (None, 5)).state == {}
+        assert build_wrapper(layers.Dense(6), CoMHE(), (None, 50)).state == {}
 
     @pytest.mark.slow
-    def test_real_training_brings_angles_closer_to_those_of_the_neurons(self):
+    def test_training_brings_projected_angles_closer_to_those_of_the_neurons(self):
         keras.utils.set_random_seed(0)
-        model = compiled(network(angle(6, steps=3)))
-        before, initial = projected(model.layers[2])
+        model = compiled(network(angle_comhe(6, steps=3)))
+        before, initial = projection_and_matrix(model.layers[2])
         model.fit(*digits(), batch_size=64, epochs=6, verbose=0)
-        after, matrix = projected(model.layers[2])
+        after, matrix = projection_and_matrix(model.layers[2])
         distance = oracle.cosine_distance(after, matrix)
         assert distance < 0.95 * oracle.cosine_distance(before, initial)
-        # Not the neurons alone have moved.
+        # The projection improves too, not only the neurons.
         assert distance < 0.95 * oracle.cosine_distance(before, matrix)
 
-    def test_real_training_crowds_the_neurons_of_the_adversary(self):
+    def test_training_an_adversarial_projection_increases_the_projected_energy(self):
         keras.utils.set_random_seed(0)
         model = compiled(network(CoMHE(projection=AdversarialProjection(6))))
-        before, _ = projected(model.layers[2])
+        before, _ = projection_and_matrix(model.layers[2])
         model.fit(*digits(), batch_size=64, epochs=6, verbose=0)
-        after, matrix = projected(model.layers[2])
+        after, matrix = projection_and_matrix(model.layers[2])
         assert oracle.energy(after @ matrix) > 1.05 * oracle.energy(before @ matrix)
 
     @pytest.mark.parametrize("jit_compile", [True, pytest.param(False, marks=pytest.mark.slow)])
-    def test_each_compiled_step_is_that_of_the_definition(self, jit_compile):
+    def test_state_after_each_compiled_step_matches_the_definition(self, jit_compile):
         keras.utils.set_random_seed(0)
-        model = compiled(network(angle(6, learning_rate=0.3, steps=2)), jit_compile=jit_compile)
+        model = compiled(
+            network(angle_comhe(6, learning_rate=0.3, steps=2)), jit_compile=jit_compile
+        )
         wrapper = model.layers[2]
         for _ in range(2):
-            projection, matrix = projected(wrapper)
+            projection, matrix = projection_and_matrix(wrapper)
             distance = functools.partial(oracle.cosine_distance, matrix=matrix)
             for _ in range(2):
-                projection = projection - 0.3 * oracle.slopes(distance, projection)
+                projection = projection - 0.3 * oracle.central_differences(distance, projection)
             model.train_on_batch(*digits())
             np.testing.assert_allclose(
                 wrapper.state["projection"], projection, rtol=1e-3, atol=1e-4
             )
 
-    def test_without_unrolling_the_energy_is_that_of_the_projection(self):
-        wrapper = wrapped(layers.Dense(6), angle(unroll=False), (None, 5))
-        projection, matrix = projected(wrapper)
-        expected = number((projection @ matrix).astype("float32"), half_space=True)
+    def test_energy_without_unroll_is_that_of_the_stored_projection(self):
+        wrapper = build_wrapper(layers.Dense(6), angle_comhe(unroll=False), (None, 5))
+        projection, matrix = projection_and_matrix(wrapper)
+        expected = energy_value((projection @ matrix).astype("float32"), half_space=True)
         assert losses(wrapper) == pytest.approx([expected], rel=1e-5)
 
-    def test_a_kernel_teaches_once_however_often_the_layer_is_called(self):
-        wrapper = wrapped(layers.Dense(5), angle(), (None, 5))
+    def test_state_is_updated_once_for_each_kernel_value_in_training(self):
+        wrapper = build_wrapper(layers.Dense(5), angle_comhe(), (None, 5))
         x = normals(2, 5)
 
         def after_call():
             wrapper(x, training=True)
             return numpy(wrapper.state["projection"])
 
-        untouched = numpy(wrapper.state["projection"])
+        initial = numpy(wrapper.state["projection"])
         wrapper(x)
         wrapper(x, training=False)
-        np.testing.assert_array_equal(wrapper.state["projection"], untouched)
+        np.testing.assert_array_equal(wrapper.state["projection"], initial)
         once = after_call()
-        assert np.any(once != untouched)
+        assert np.any(once != initial)
         np.testing.assert_array_equal(after_call(), once)
         wrapper.layer.kernel.assign_add(1e-3 * normals(5, 5))
         assert np.any(after_call() != once)
 
     @pytest.mark.parametrize("jit_compile", [pytest.param(True, marks=pytest.mark.slow), False])
-    def test_shared_and_time_distributed_layers_learn_as_any_other(self, jit_compile):
-        """One step of training on the same kernel, called once, three times and over time."""
+    def test_shared_and_time_distributed_layers_update_the_state_once_per_step(self, jit_compile):
+        """One training step; the layer is called once, three times, or for each time step."""
 
-        def learned(build):
+        def state_after_a_step(build):
             keras.utils.set_random_seed(0)
-            wrapper = HypersphericalRegularization(layers.Dense(5, use_bias=False), angle())
+            wrapper = HypersphericalRegularization(layers.Dense(5, use_bias=False), angle_comhe())
             inputs = keras.Input((4, 5))
             model = keras.Model(inputs, build(wrapper, inputs))
             wrapper.layer.kernel.assign(normals(5, 5))
@@ -313,53 +319,53 @@ class TestLearning:
             assert len(model.losses) == 1
             return numpy(wrapper.state["projection"])
 
-        expected = learned(lambda wrapper, x: wrapper(x))
+        expected = state_after_a_step(lambda wrapper, x: wrapper(x))
         for build in (
             lambda wrapper, x: wrapper(wrapper(wrapper(x))),
             lambda wrapper, x: layers.TimeDistributed(wrapper)(x),
         ):
-            np.testing.assert_allclose(learned(build), expected, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(state_after_a_step(build), expected, rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize(
         "policy", ["mixed_bfloat16", pytest.param("bfloat16", marks=pytest.mark.slow)]
     )
-    def test_narrow_layers_learn(self, policy):
+    def test_state_of_half_precision_layers_is_float32_and_finite(self, policy):
         layer = layers.Dense(6, dtype=policy)
-        wrapper = HypersphericalRegularization(layer, angle())
+        wrapper = HypersphericalRegularization(layer, angle_comhe())
         model = keras.Sequential([keras.Input((5,)), wrapper])
         compiled(model).train_on_batch(normals(4, 5), np.zeros(4))
         assert wrapper.state["projection"].dtype == "float32"
         assert np.all(np.isfinite(numpy(wrapper.state["projection"])))
 
-    def test_mixed_precision_learns_from_the_kernel_as_it_is_stored(self):
-        """Not from the kernel as the layer computes with it."""
-        learned = {}
+    def test_mixed_precision_updates_the_state_with_the_float32_kernel(self):
+        """The state does not depend on the dtype in which the layer computes."""
+        projections = {}
         for policy in ("float32", "mixed_bfloat16"):
-            wrapper = HypersphericalRegularization(layers.Dense(6, dtype=policy), angle())
+            wrapper = HypersphericalRegularization(layers.Dense(6, dtype=policy), angle_comhe())
             wrapper.build((None, 5))
             wrapper.layer.kernel.assign(normals(5, 6))
             wrapper.state["projection"].assign(normals(3, 5, seed=1))
             wrapper(normals(4, 5), training=True)
-            learned[policy] = numpy(wrapper.state["projection"])
-        np.testing.assert_array_equal(*learned.values())
+            projections[policy] = numpy(wrapper.state["projection"])
+        np.testing.assert_array_equal(*projections.values())
 
-    def test_it_learns_once_for_each_update_of_the_kernel(self):
+    def test_gradient_accumulation_updates_the_state_once_per_kernel_update(self):
         optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=3)
-        wrapper = HypersphericalRegularization(layers.Dense(6), angle())
+        wrapper = HypersphericalRegularization(layers.Dense(6), angle_comhe())
         model = keras.Sequential([keras.Input((5,)), wrapper])
         model.compile(optimizer, "mse")
-        seen = [numpy(wrapper.state["projection"])]
+        states = [numpy(wrapper.state["projection"])]
         for _ in range(5):
             model.train_on_batch(normals(4, 5), np.zeros((4, 6), "float32"))
-            seen.append(numpy(wrapper.state["projection"]))
-        moved = [bool(np.any(a != b)) for a, b in itertools.pairwise(seen)]
-        assert moved == [True, False, False, True, False]
+            states.append(numpy(wrapper.state["projection"]))
+        changed = [bool(np.any(a != b)) for a, b in itertools.pairwise(states)]
+        assert changed == [True, False, False, True, False]
 
 
 class Subclassed(keras.Model):
     def __init__(self, **options):
         super().__init__(**options)
-        self.hidden = HypersphericalRegularization(layers.Dense(8), angle())
+        self.hidden = HypersphericalRegularization(layers.Dense(8), angle_comhe())
         self.head = layers.Dense(3)
 
     def call(self, x):
@@ -368,7 +374,9 @@ class Subclassed(keras.Model):
 
 def functional():
     x = keras.Input((5,))
-    y = HypersphericalRegularization(layers.Dense(8), angle() + keras.regularizers.L2(1e-3))(x)
+    y = HypersphericalRegularization(layers.Dense(8), angle_comhe() + keras.regularizers.L2(1e-3))(
+        x
+    )
     return keras.Model(x, layers.Dense(3)(y))
 
 
@@ -377,14 +385,14 @@ def nested():
 
 
 def recurrent():
-    wrapper = HypersphericalRegularization(layers.LSTM(4), angle(2))
+    wrapper = HypersphericalRegularization(layers.LSTM(4), angle_comhe(2))
     return keras.Sequential([keras.Input((5,)), layers.Reshape((5, 1)), wrapper, layers.Dense(3)])
 
 
 def attention():
     x = keras.Input((5,))
     sequence = layers.Reshape((5, 1))(x)
-    wrapper = HypersphericalRegularization(layers.MultiHeadAttention(2, 3), angle(2))
+    wrapper = HypersphericalRegularization(layers.MultiHeadAttention(2, 3), angle_comhe(2))
     y = layers.Flatten()(wrapper(sequence, sequence))
     return keras.Model(x, layers.Dense(3)(y))
 
@@ -393,7 +401,7 @@ def subclassed():
     return keras.saving.register_keras_serializable("tests")(Subclassed)()
 
 
-class TestModels:
+class TestSaving:
     @pytest.mark.parametrize(
         "build",
         [functional]
@@ -402,7 +410,7 @@ class TestModels:
             for build in (nested, recurrent, attention, subclassed)
         ],
     )
-    def test_saved_and_loaded_with_its_state(self, build, tmp_path):
+    def test_loaded_model_has_equal_weights_and_continues_training(self, build, tmp_path):
         model = compiled(build())
         x, y = normals(12, 5), np.arange(12) % 3
         model.fit(x, y, batch_size=4, verbose=0)
@@ -411,13 +419,13 @@ class TestModels:
         assert losses(loaded) == losses(model)
         for weight, expected in zip(loaded.weights, model.weights, strict=True):
             np.testing.assert_array_equal(weight, expected)
-        # It goes on as if it had not stopped.
+        # Training continues with the same result.
         for twin in (model, loaded):
             twin.fit(x, y, batch_size=4, shuffle=False, verbose=0)
         for weight, expected in zip(loaded.weights, model.weights, strict=True):
             np.testing.assert_allclose(numpy(weight), numpy(expected), rtol=1e-5, atol=1e-6)
 
-    def test_clones_have_their_own(self):
+    def test_clone_has_its_own_weights_and_state(self):
         model = functional()
         twin = keras.models.clone_model(model)
         twin.set_weights(model.get_weights())
@@ -426,22 +434,22 @@ class TestModels:
         compiled(twin).fit(normals(12, 5), np.arange(12) % 3, verbose=0)
         assert losses(model) == before
 
-    def test_a_built_layer_keeps_its_weights(self):
+    def test_built_layer_keeps_its_weights(self):
         layer = layers.Dense(6)
         layer.build((None, 5))
         before = numpy(layer.kernel)
-        wrapper = HypersphericalRegularization(layer, angle())
+        wrapper = HypersphericalRegularization(layer, angle_comhe())
         wrapper(normals(2, 5))
         np.testing.assert_array_equal(layer.kernel, before)
         assert len(wrapper.losses) == 1
 
-    def test_weights_only(self, tmp_path):
+    def test_saved_weights_hold_the_state(self, tmp_path):
         model, twin = functional(), functional()
         model.save_weights(tmp_path / "model.weights.h5")
         twin.load_weights(tmp_path / "model.weights.h5")
         assert losses(twin) == losses(model)
 
-    def test_checkpoints_of_tensorflow_hold_the_state(self, tmp_path):
+    def test_tensorflow_checkpoints_hold_the_state(self, tmp_path):
         if keras.backend.backend() != "tensorflow":
             pytest.skip("checkpoints of TensorFlow")
         import tensorflow as tf
@@ -451,33 +459,35 @@ class TestModels:
         tf.train.Checkpoint(model=twin).restore(path).assert_existing_objects_matched()
         assert losses(twin) == losses(model)
 
-    def test_config_round_trip(self):
-        wrapper = HypersphericalRegularization(layers.Dense(6), angle() + keras.regularizers.L2())
+    def test_config_restores_the_wrapper(self):
+        wrapper = HypersphericalRegularization(
+            layers.Dense(6), angle_comhe() + keras.regularizers.L2()
+        )
         twin = HypersphericalRegularization.from_config(wrapper.get_config())
         assert twin.get_config() == wrapper.get_config()
 
 
-class TestArguments:
+class TestInvalidArguments:
     @pytest.mark.parametrize(
         "regularizer",
-        [None, "l2", keras.regularizers.L2(), MHE() + angle(), lambda kernel: 0.0],
-        ids=["none", "l2", "L2", "two", "function"],
+        [None, "l2", keras.regularizers.L2(), MHE() + angle_comhe(), lambda kernel: 0.0],
+        ids=["none", "l2", "L2", "sum", "function"],
     )
-    def test_one_regularizer_of_this_package(self, regularizer):
+    def test_other_regularizers_and_sums_of_two_raise_a_clear_error(self, regularizer):
         with pytest.raises(ValueError, match=r"`regularizer`.*Received: regularizer="):
             HypersphericalRegularization(layers.Dense(6), regularizer)
 
-    def test_only_layers_are_wrapped(self):
+    def test_other_objects_than_layers_raise_a_clear_error(self):
         with pytest.raises(ValueError, match="layer"):
             HypersphericalRegularization("dense", MHE())
 
-    def test_layers_without_neurons_are_refused_when_built(self):
+    def test_layers_without_neurons_raise_a_clear_error_when_built(self):
         with pytest.raises(ValueError, match="neither a kernel nor embeddings"):
-            wrapped(layers.Dropout(0.5), MHE(), (None, 5))
+            build_wrapper(layers.Dropout(0.5), MHE(), (None, 5))
 
-    def test_more_groups_than_coordinates_are_refused_when_built(self):
+    def test_more_groups_than_coordinates_raise_a_clear_error_when_built(self):
         with pytest.raises(ValueError, match=r"kernel of <Dense.*count=4, neurons of 3 coord"):
-            wrapped(layers.Dense(6), CoMHE(projection=GroupProjection(4)), (None, 3))
+            build_wrapper(layers.Dense(6), CoMHE(projection=GroupProjection(4)), (None, 3))
 
 
 _REPLICAS = """
@@ -530,7 +540,7 @@ for projection in (
     if projection == RandomProjection(4, 3):
         continue
     one, _ = trained(regularizer, False)
-    # What learns multiplies what rounding does.
+    # Learned state amplifies rounding errors.
     tolerance = 1e-3 if wrapper.state else 1e-5
     for got, expected in zip(model.get_weights(), one.get_weights()):
         if np.ndim(got):  # not the fingerprint of the last kernel
@@ -539,6 +549,6 @@ for projection in (
 
 
 @pytest.mark.slow
-def test_replicas_stay_equal_and_do_what_one_device_does():
-    """20 steps: draws agree, learned projections agree, weights are those of one device."""
+def test_replicas_stay_equal_and_match_one_device():
+    """After 20 steps, replicas have equal weights and state, and weights match one device."""
     run_on_two_devices(_REPLICAS)

@@ -1,4 +1,4 @@
-"""Values of the papers' released programs, and what docs/papers.md says of them."""
+"""Values of the papers' released programs, and their table in docs/papers.md."""
 
 import os
 import re
@@ -6,31 +6,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from official import differences, rows_of
+from papers import cases_of, differences
 
 guides = Path(__file__).parents[1] / "docs"
 
-# How far value, norm of the gradient and its product with a probe may be; of MGD, which
-# factorizes a nearly singular matrix, the value may be farther.
+# Limits of the differences in value, norm of the gradient and product of gradient and probe. The
+# second row is for MGD, which factorizes a nearly singular matrix.
 LIMITS = [[1e-3, 1e-2, 1e-2], [5e-3, 1e-2, 1e-2]]
 
-# Rows of the table of differences, and how to tell the cases that they are about.
+# Rows of the table of differences, each with a function that selects its cases.
 _CASES = {
-    "`MHE`, Euclidean": ("mhe", lambda row: row["power"][0] != "a"),
-    "`MHE`, angular": ("mhe", lambda row: row["power"][0] == "a"),
-    "`MHS`": ("uniformity", lambda row: row["kind"] == "mhs"),
-    "`MGD`": ("uniformity", lambda row: row["kind"] == "mgd"),
-    "`RMHP`": ("uniformity", lambda row: row["kind"] == "r_mhp"),
-    "`MHP`": ("uniformity", lambda row: row["kind"] == "mhp"),
-    "`MHC`": ("uniformity", lambda row: row["kind"] == "mhc"),
-    "`CoMHE`, random": ("comhe", lambda row: row["kind"] == "random"),
-    "`CoMHE`, angle": ("comhe", lambda row: row["kind"] == "angle"),
-    "`CoMHE`, adversarial": ("comhe", lambda row: row["kind"] == "adversarial"),
+    "`MHE`, Euclidean": ("mhe", lambda case: case["power"][0] != "a"),
+    "`MHE`, angular": ("mhe", lambda case: case["power"][0] == "a"),
+    "`MHS`": ("uniformity", lambda case: case["kind"] == "mhs"),
+    "`MGD`": ("uniformity", lambda case: case["kind"] == "mgd"),
+    "`RMHP`": ("uniformity", lambda case: case["kind"] == "r_mhp"),
+    "`MHP`": ("uniformity", lambda case: case["kind"] == "mhp"),
+    "`MHC`": ("uniformity", lambda case: case["kind"] == "mhc"),
+    "`CoMHE`, random": ("comhe", lambda case: case["kind"] == "random"),
+    "`CoMHE`, angle": ("comhe", lambda case: case["kind"] == "angle"),
+    "`CoMHE`, adversarial": ("comhe", lambda case: case["kind"] == "adversarial"),
 }
 
 
 def shown_differences():
-    """The table of the page: cases and figures by row, and how many cases the page speaks of."""
+    """Returns the table of the page, as cases and figures by row, and its total number of cases."""
     page = (guides / "papers.md").read_text("utf-8")
     [table] = [part for part in page.split("\n\n") if part.startswith("| | cases |")]
     rows = [[cell.strip() for cell in r.strip("|").split("|")] for r in table.splitlines()[2:]]
@@ -39,34 +39,34 @@ def shown_differences():
 
 
 @pytest.mark.parametrize("label", _CASES)
-def test_values_and_gradients_are_those_of_the_papers(label):
-    """The last case of each kind: all of them are compared below."""
-    paper, is_one = _CASES[label]
-    *_, row = filter(is_one, rows_of(paper))
-    found = differences(row)
+def test_values_and_gradients_match_the_papers(label):
+    """Compares the last case of each kind. A slow test below compares all cases."""
+    paper, selects = _CASES[label]
+    *_, case = filter(selects, cases_of(paper))
+    found = differences(case)
     assert np.all(np.array(found) <= LIMITS[label == "`MGD`"]), found
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(
     "optimization_level=0" in os.environ["XLA_FLAGS"],
-    reason="the page speaks of programs as users run them: XLA_FLAGS= pytest -m slow",
+    reason="the page shows values of programs as users compile them: XLA_FLAGS= pytest -m slow",
 )
 @pytest.mark.parametrize("label", _CASES)
-def test_the_page_on_the_papers_says_how_near_their_values_are(label):
-    paper, is_one = _CASES[label]
-    found = [differences(row) for row in rows_of(paper) if is_one(row)]
+def test_page_on_the_papers_shows_the_largest_differences(label):
+    paper, selects = _CASES[label]
+    found = [differences(case) for case in cases_of(paper) if selects(case)]
     cases, figures = shown_differences()[0][label]
     assert len(found) == cases
     largest = np.max(found, axis=0)
     assert np.all(figures >= largest), largest
-    # Rounded up; what is smaller than the rounding of float32 stands as this.
+    # Figures are rounded up, and at least the rounding error of float32.
     assert np.all(figures <= np.maximum(2.5 * largest, 2e-6)), largest
     assert np.all(figures <= LIMITS[label == "`MGD`"])
 
 
-def test_the_page_on_the_papers_leaves_no_case_out():
+def test_page_on_the_papers_covers_every_case():
     shown, cases = shown_differences()
     assert list(shown) == list(_CASES)
-    everything = [row for paper in ("mhe", "uniformity", "comhe") for row in rows_of(paper)]
+    everything = [case for paper in ("mhe", "uniformity", "comhe") for case in cases_of(paper)]
     assert cases == sum(shown[label][0] for label in shown) == len(everything)

@@ -1,4 +1,4 @@
-"""What random neurons have and what none go below: against integrals, simulation, and geometry."""
+"""Energies of random neurons and lower bounds: compared with integrals, simulation and geometry."""
 
 import itertools
 import math
@@ -6,9 +6,9 @@ import math
 import numpy as np
 import oracle
 import pytest
+from helpers import normals
 from hypothesis import given
 from hypothesis import strategies as st
-from probes import normals
 from scipy.integrate import quad, trapezoid
 from scipy.special import gamma, psi
 
@@ -20,7 +20,7 @@ POWERS = [0, 0.5, 1, 2, 3]
 
 
 def simplex(d):
-    """d + 1 points of equal distances in d dimensions."""
+    """Returns d + 1 points with equal distances in d dimensions."""
     corners = np.eye(d + 1) - 1 / (d + 1)
     return (np.linalg.svd(corners)[2][:d] @ corners)[:, : d + 1]
 
@@ -32,17 +32,17 @@ def cross_polytope(d):
 def icosahedron():
     golden = (1 + math.sqrt(5)) / 2
     pairs = itertools.product([1, -1], [golden, -golden])
-    points = [np.roll([0, a, b], turn) for a, b in pairs for turn in range(3)]
+    points = [np.roll([0, a, b], shift) for a, b in pairs for shift in range(3)]
     return np.array(points).T
 
 
 def lines_of(points):
-    """One of each two opposite points."""
+    """Returns one point of each pair of opposite points."""
     return np.array([point for point in points.T if tuple(point) > tuple(-point)]).T
 
 
 def equiangular_28():
-    """28 lines in 7 dimensions at equal angles: permutations of (3, 3, -1, -1, -1, -1, -1, -1)."""
+    """28 equiangular lines in 7 dimensions: permutations of (3, 3, -1, -1, -1, -1, -1, -1)."""
     points = -np.ones((8, 28))
     for column, pair in enumerate(itertools.combinations(range(8), 2)):
         points[list(pair), column] = 3
@@ -50,13 +50,13 @@ def equiangular_28():
     return basis @ points
 
 
-def by_definition(points, s, distance, half_space=False):
-    return oracle.energy(points, s, distance, half_space, floor=0.0)
+def energy_by_definition(points, s, distance, half_space=False):
+    return oracle.energy(points, s, distance, half_space, epsilon=0.0)
 
 
 @pytest.mark.parametrize("d", [3, 4, 8, 64, 577])
 @pytest.mark.parametrize("s", POWERS)
-def test_random_neurons_have_the_papers_mean(d, s):
+def test_uniform_energy_matches_the_closed_form(d, s):
     if s >= d - 1:
         pytest.skip("the mean is infinite")
     if s == 0:
@@ -81,27 +81,27 @@ def test_random_neurons_have_the_papers_mean(d, s):
 @pytest.mark.parametrize("s", [0, 1, 2, 6])
 @pytest.mark.parametrize("distance", ["euclidean", "angular"])
 @pytest.mark.parametrize("softening", ["auto", 0, 1.2])
-def test_softened_potentials_are_integrated_over_the_angle(d, s, distance, softening):
+def test_softened_uniform_energy_is_an_integral_over_the_angle(d, s, distance, softening):
     n = 500
-    floor = oracle.auto_floor(n, d)
+    epsilon = oracle.auto_epsilon(n, d)
     if softening != "auto":
-        floor = max(softening**2, 4 * float(np.finfo("float32").eps))
-    edge = math.acos(1 - floor / 2)
-    slope = oracle.potential_slope(1 - floor / 2, s, distance) if floor > 1e-4 else None
-    if slope is None:  # central differences lose their digits so near
-        length = math.sqrt(floor)
+        epsilon = max(softening**2, 4 * float(np.finfo("float32").eps))
+    edge = math.acos(1 - epsilon / 2)
+    slope = oracle.potential_slope(1 - epsilon / 2, s, distance) if epsilon > 1e-4 else None
+    if slope is None:  # central differences are inaccurate at such small distances
+        length = math.sqrt(epsilon)
         slope = length ** (-s - 2) * (s or 1)
 
     def pair(angle):
         length = 2 * math.sin(max(angle, edge) / 2) if distance == "euclidean" else max(angle, edge)
         value = -math.log(length) if s == 0 else length**-s
-        return value + slope * max(0.0, floor / 2 - 2 * math.sin(angle / 2) ** 2)
+        return value + slope * max(0.0, epsilon / 2 - 2 * math.sin(angle / 2) ** 2)
 
     def integral(function):
-        stops = [0, edge, min(4 * edge, 1.5), math.pi / 2, math.pi]
+        breakpoints = [0, edge, min(4 * edge, 1.5), math.pi / 2, math.pi]
         return sum(
             quad(lambda t: function(t) * math.sin(t) ** (d - 2), *ends, epsrel=1e-11, epsabs=0)[0]
-            for ends in itertools.pairwise(stops)
+            for ends in itertools.pairwise(breakpoints)
         )
 
     expected = integral(pair) / integral(lambda t: 1.0)
@@ -112,28 +112,28 @@ def test_softened_potentials_are_integrated_over_the_angle(d, s, distance, softe
 @pytest.mark.parametrize("half_space", [False, True])
 @pytest.mark.parametrize("distance", ["euclidean", "angular"])
 @pytest.mark.parametrize(("n", "d", "s"), [(12, 2, 2), (20, 3, 2), (20, 3, 0), (16, 20, 1)])
-def test_random_neurons_have_that_energy_on_average(n, d, s, distance, half_space):
-    floor = oracle.auto_floor(2 * n if half_space else n, d)
+def test_random_neurons_have_the_uniform_energy_on_average(n, d, s, distance, half_space):
+    epsilon = oracle.auto_epsilon(2 * n if half_space else n, d)
     energies = [
-        oracle.energy(normals(d, n, seed=i), s, distance, half_space, floor) for i in range(40)
+        oracle.energy(normals(d, n, seed=i), s, distance, half_space, epsilon) for i in range(40)
     ]
     error = np.std(energies) / math.sqrt(len(energies))
     options = {"distance": distance, "half_space": half_space, "softening": "auto"}
     assert abs(np.mean(energies) - uniform_energy(n, d, s, **options)) < 4 * error
 
 
-def test_neurons_on_a_line_are_on_one_of_its_two_ends():
-    floor = 0.1  # 1 - c = 2 is softened: a tangent of slope 1 / floor^2 * 2 in c
-    same = 1 / floor + 2 * floor**-2 * floor / 2
+def test_uniform_energy_in_one_dimension_is_the_mean_of_two_positions():
+    epsilon = 0.1  # equal neurons are softened: the tangent has slope 2 / epsilon^2 in the cosine
+    same = 1 / epsilon + 2 * epsilon**-2 * epsilon / 2
     assert uniform_energy(5, 1) == pytest.approx((same + 1 / 4) / 2)
 
 
 @pytest.mark.parametrize("s", POWERS)
 @pytest.mark.parametrize("d", [2, 3, 10])
-def test_the_simplex_has_the_least_energy_in_full_space(d, s):
+def test_lower_bound_in_full_space_is_the_energy_of_the_simplex(d, s):
     for n in (d, d + 1):
         points = simplex(d) if n == d + 1 else np.pad(simplex(d - 1), [(0, 1), (0, 0)])
-        assert lower_bound(n, d, s) == pytest.approx(by_definition(points, s, "euclidean"))
+        assert lower_bound(n, d, s) == pytest.approx(energy_by_definition(points, s, "euclidean"))
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "angular"])
@@ -143,32 +143,32 @@ def test_the_simplex_has_the_least_energy_in_full_space(d, s):
     [np.eye(6)[:, :4], np.eye(5), lines_of(icosahedron()), equiangular_28()],
     ids=["4 of 6 axes", "5 axes", "icosahedron", "28 lines"],
 )
-def test_lines_at_equal_angles_have_the_least_energy_in_half_space(lines, s, distance):
+def test_lower_bound_in_half_space_is_the_energy_of_equiangular_lines(lines, s, distance):
     d, n = lines.shape
     bound = lower_bound(n, d, s, distance=distance, half_space=True)
-    assert bound == pytest.approx(by_definition(lines, s, distance, half_space=True))
-    energy = by_definition(lines, s, distance, half_space=True)
+    assert bound == pytest.approx(energy_by_definition(lines, s, distance, half_space=True))
+    energy = energy_by_definition(lines, s, distance, half_space=True)
     found = position(energy, n, d, s, distance=distance, half_space=True)
     assert found == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("s", [0, 1, 2])
 @pytest.mark.parametrize("points", [icosahedron(), cross_polytope(4)], ids=["12 in 3", "8 in 4"])
-def test_best_known_sets_stand_between_bound_and_random(points, s):
+def test_best_known_sets_are_between_bound_and_random(points, s):
     d, n = points.shape
-    where = position(by_definition(points, s, "euclidean"), n, d, s)
-    assert 0 < where < 0.75
+    result = position(energy_by_definition(points, s, "euclidean"), n, d, s)
+    assert 0 < result < 0.75
 
 
-def test_angles_in_full_space_have_a_bound_only_where_no_set_goes_below():
+def test_angular_bound_is_none_where_a_known_set_is_below_the_formula():
     cross = cross_polytope(4)
-    would_be = -math.log(math.acos(-1 / 7))
-    # Less than eight points at equal angles would have: no bound, though the formula gives one.
-    assert by_definition(cross, 0, "angular") < would_be
+    formula = -math.log(math.acos(-1 / 7))
+    # The cross polytope has less energy than the formula gives, so there is no bound.
+    assert energy_by_definition(cross, 0, "angular") < formula
     assert lower_bound(8, 4, 0, distance="angular") is None
     assert position(0.0, 8, 4, 0, distance="angular") is None
     assert lower_bound(8, 4, 2, distance="angular") == pytest.approx(math.acos(-1 / 7) ** -2)
-    assert by_definition(cross, 2, "angular") > lower_bound(8, 4, 2, distance="angular")
+    assert energy_by_definition(cross, 2, "angular") > lower_bound(8, 4, 2, distance="angular")
 
 
 @given(
@@ -180,38 +180,38 @@ def test_angles_in_full_space_have_a_bound_only_where_no_set_goes_below():
     st.sampled_from([0.0, 0.5, 1.0, 1.3]),
     st.integers(0, 2**32 - 1),
 )
-def test_nothing_goes_below_the_bound(n, d, s, distance, half_space, softening, seed):
+def test_energy_is_never_below_the_lower_bound(n, d, s, distance, half_space, softening, seed):
     options = {"distance": distance, "half_space": half_space}
     bound = lower_bound(n, d, s, softening=softening, **options)
     if bound is None:
         return
     rng = np.random.default_rng(seed)
-    # Few directions, often opposite or the same: there potentials are not convex.
+    # Many neurons are equal or opposite. In that range, potentials are not convex.
     points = rng.standard_normal((d, n))
     points[:, rng.random(n) < 0.5] = points[:, :1]
     points *= rng.choice([-1, 1], n)
-    floor = max(softening**2, 4 * float(np.finfo("float32").eps))
-    energy = oracle.energy(points, s, floor=floor, **options)
+    epsilon = max(softening**2, 4 * float(np.finfo("float32").eps))
+    energy = oracle.energy(points, s, epsilon=epsilon, **options)
     assert energy >= bound - 1e-6 * abs(bound)
 
 
-def test_softening_can_take_the_bound_away():
-    # Half space, softened up to a right angle: two lines on one another are not worst any more.
+def test_strong_softening_removes_the_half_space_bound():
+    # With softening up to a right angle, equal lines no longer have the largest energy.
     assert lower_bound(100, 2, half_space=True, softening=1.4) is None
     assert lower_bound(100, 2, half_space=True, softening=0.7) is not None
 
 
-def test_a_single_neuron_has_no_position():
+def test_position_is_none_where_all_sets_have_the_same_energy():
     assert lower_bound(1, 5) == uniform_energy(1, 5) == 0
     assert lower_bound(1, 5, half_space=True) == uniform_energy(1, 5, half_space=True) == 0.25
     assert position(0.0, 1, 5) is None
-    # On a line all sets have the same energy in half space.
+    # In one dimension, all sets have the same energy in half space.
     assert position(3.0, 4, 1, half_space=True) is None
 
 
 @pytest.mark.parametrize("half_space", [False, True])
 @pytest.mark.parametrize(("n", "d"), [(2, 2), (10, 2), (50, 3), (400, 10), (512, 2000)])
-def test_nearest_angles_of_random_neurons(n, d, half_space):
+def test_nearest_angle_density_matches_random_neurons(n, d, half_space):
     end = 90 if half_space else 180
     grid = np.linspace(0, end, 40001)
     density = nearest_angle_density(grid, n, d, half_space=half_space)
@@ -243,12 +243,12 @@ def test_nearest_angles_of_random_neurons(n, d, half_space):
         ((3, 3), {"softening": 2}, ValueError),
     ],
 )
-def test_bad_arguments_end_in_a_sentence(function, arguments, options, error):
+def test_invalid_arguments_raise_an_error(function, arguments, options, error):
     with pytest.raises(error, match="Received: "):
         function(*arguments, **options)
 
 
-def test_angles_of_one_neuron_are_refused():
+def test_nearest_angle_density_needs_two_neurons_and_two_coordinates():
     with pytest.raises(ValueError, match="at least 2 neurons"):
         nearest_angle_density(10.0, 1, 3)
     with pytest.raises(ValueError, match="at least 2 coordinates"):

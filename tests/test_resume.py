@@ -1,11 +1,11 @@
-"""Training that is killed and taken up again ends as if it had not been killed."""
+"""Training that is killed and resumed gives the weights of uninterrupted training."""
 
 import signal
 
 import keras
 import numpy as np
 import pytest
-from replicas import run
+from subprocesses import run
 
 pytestmark = pytest.mark.slow
 
@@ -36,17 +36,17 @@ class Digits(keras.utils.PyDataset):
         return steps
 
     def __getitem__(self, index):
-        # Keras looks at a batch or two before the first epoch, for their shapes.
+        # Keras reads one or two batches before the first epoch to find their shapes.
         order = np.random.default_rng(self.epoch or 0).permutation(32 * steps)
-        chosen = order[32 * index : 32 * (index + 1)]
-        return images[chosen], labels[chosen]
+        samples = order[32 * index : 32 * (index + 1)]
+        return images[samples], labels[samples]
 
-class Epochs(keras.callbacks.Callback):
-    '''Tells the dataset which epoch it is.
+class SetEpoch(keras.callbacks.Callback):
+    '''Sets the epoch of the dataset.
 
-    `fit` tells a dataset that an epoch begins, not which one: counting, it would begin at 0 again
-    when training is taken up. Callbacks are told, before the first batch of the epoch is asked
-    for. (Not with `steps_per_epoch`: then TensorFlow asks for it as the epoch before ends.)
+    `fit` tells a dataset that an epoch begins, but not its number, and a counter in the dataset
+    would restart at 0 when training is resumed. Callbacks receive the number before `fit` requests
+    the first batch. (With `steps_per_epoch`, TensorFlow requests it in the previous epoch.)
     '''
 
     def __init__(self, dataset):
@@ -56,15 +56,15 @@ class Epochs(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.dataset.epoch = epoch
 
-class Record(keras.callbacks.Callback):
-    '''Notes the epochs that begin.'''
+class RecordEpochs(keras.callbacks.Callback):
+    '''Records each epoch that begins.'''
 
     def on_epoch_begin(self, epoch, logs=None):
         with open(folder + "/epochs.txt", "a") as file:
             print(epoch, file=file)
 
 class Kill(keras.callbacks.Callback):
-    '''Ends the process after a batch, as nothing can prevent.'''
+    '''Kills the process after a batch.'''
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
@@ -73,7 +73,7 @@ class Kill(keras.callbacks.Callback):
         if (self.epoch, batch) == (last_epoch, last_batch):
             os.kill(os.getpid(), signal.SIGKILL)
 
-def trained(*callbacks):
+def train(*callbacks):
     keras.utils.set_random_seed(0)
     network = keras.Sequential(
         [
@@ -86,7 +86,7 @@ def trained(*callbacks):
             layers.Dense(8),
         ]
     )
-    # Kernels of more coordinates than projections have.
+    # Both kernels have more coordinates than the projections.
     regularize(network, hidden=CoMHE(), where="second")
     model = regularize(network, hidden=CoMHE(projection="adversarial"), where="third").model
     model.compile(
@@ -94,15 +94,15 @@ def trained(*callbacks):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     dataset = Digits()
-    callbacks = [Epochs(dataset), *callbacks]
+    callbacks = [SetEpoch(dataset), *callbacks]
     model.fit(dataset, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks)
     return [*model.weights, *model.optimizer.variables]
 
 backup = keras.callbacks.BackupAndRestore(
     folder + "/backup", save_freq="epoch", double_checkpoint=True
 )
-resumed = trained(backup, Record(), Kill())
-uninterrupted = trained()
+resumed = train(backup, RecordEpochs(), Kill())
+uninterrupted = train()
 names = " ".join(variable.path for variable in resumed)
 assert "momentum" in names and "projection_of_kernel" in names, names
 for variable, expected in zip(resumed, uninterrupted, strict=True):
@@ -112,18 +112,18 @@ for variable, expected in zip(resumed, uninterrupted, strict=True):
 """
 
 
-def test_killed_training_ends_with_the_weights_of_uninterrupted_training(tmp_path):
-    """Weights, momenta and what the wrapper learned, bit for bit; draws are random in one layer."""
+def test_resumed_training_gives_the_weights_of_uninterrupted_training(tmp_path):
+    """Compares weights, momenta and projections bit by bit. One layer has random projections."""
     if keras.backend.backend() not in ("tensorflow", "jax"):
         pytest.skip("resuming is tested on TensorFlow and JAX")
     rng = np.random.default_rng(0)
-    deaths = np.sort(rng.choice(np.arange(1, EPOCHS), size=1, replace=False))
-    for epoch in deaths:
+    kill_epochs = np.sort(rng.choice(np.arange(1, EPOCHS), size=1, replace=False))
+    for epoch in kill_epochs:
         killed = run(_TRAINING, tmp_path, EPOCHS, STEPS, epoch, rng.integers(STEPS))
         assert killed.returncode == -signal.SIGKILL, killed.stderr
     result = run(_TRAINING, tmp_path, EPOCHS, STEPS, EPOCHS, 0)
     assert result.returncode == 0, result.stderr
-    # Each process began with the epoch in which the one before it died.
-    begun = [int(line) for line in (tmp_path / "epochs.txt").read_text().split()]
-    starts, ends = [0, *deaths], [*(deaths + 1), EPOCHS]
-    assert begun == [epoch for pair in zip(starts, ends, strict=True) for epoch in range(*pair)]
+    # Each process began with the epoch in which the previous process was killed.
+    recorded = [int(line) for line in (tmp_path / "epochs.txt").read_text().split()]
+    starts, ends = [0, *kill_epochs], [*(kill_epochs + 1), EPOCHS]
+    assert recorded == [epoch for pair in zip(starts, ends, strict=True) for epoch in range(*pair)]

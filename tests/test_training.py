@@ -1,4 +1,4 @@
-"""Real training: `model.fit` as users call it, and the cases that used to blow up."""
+"""Training with `model.fit` as users call it, and cases that are numerically difficult."""
 
 import functools
 
@@ -18,7 +18,7 @@ def digits(samples, seed=0):
     return (images[:samples], labels[:samples]), (images[samples:], labels[samples:])
 
 
-def convolutional(regularizer):
+def convolutional_model(regularizer):
     decay = keras.regularizers.L2(5e-4)
     model = keras.Sequential(
         [
@@ -45,18 +45,18 @@ def fit(model, samples=256, epochs=3, **options):
 
 class TestFit:
     @pytest.mark.slow
-    def test_compiled_interpreted_and_eager_training_agree(self):
+    def test_compiled_graph_and_eager_training_agree(self):
         runs = {}
         for options in ({"jit_compile": True}, {"jit_compile": False}, {"run_eagerly": True}):
             keras.utils.set_random_seed(0)
-            history = fit(convolutional(HalfSpaceMHE(1.0)), samples=128, epochs=2, **options)
+            history = fit(convolutional_model(HalfSpaceMHE(1.0)), samples=128, epochs=2, **options)
             runs[str(options)] = history.history["loss"]
         first, *others = runs.values()
         for other in others:
             np.testing.assert_allclose(other, first, rtol=1e-4)
 
-    def test_the_reported_loss_holds_the_energies(self):
-        model = convolutional(HalfSpaceMHE(1.0))
+    def test_reported_loss_contains_the_energies(self):
+        model = convolutional_model(HalfSpaceMHE(1.0))
         model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         (images, labels), _ = digits(100)
         total = model.evaluate(images, labels, batch_size=100, verbose=0)
@@ -66,7 +66,7 @@ class TestFit:
     @pytest.mark.parametrize("half_space", [pytest.param(False, marks=pytest.mark.slow), True])
     def test_training_lowers_the_energy(self, half_space):
         regularizer = MHE(10.0, half_space=half_space)
-        # Crowded on purpose: Glorot kernels of many inputs are spread out from the start.
+        # Few inputs crowd the neurons: Glorot kernels of many inputs are nearly uniform at first.
         layer = keras.layers.Dense(12, use_bias=False, kernel_regularizer=regularizer)
         model = keras.Sequential(
             [keras.Input((64,)), keras.layers.Dense(4), layer, keras.layers.Dense(10)]
@@ -84,7 +84,7 @@ class TestFit:
             for name in ("float16", "bfloat16", "mixed_bfloat16")
         ],
     )
-    def test_every_dtype_policy_trains(self, policy):
+    def test_every_dtype_policy_can_be_trained(self, policy):
         keras.utils.set_random_seed(0)
         regularizer = HalfSpaceMHE(1.0) + keras.regularizers.L2(5e-4)
         layers = [
@@ -96,37 +96,37 @@ class TestFit:
         assert history[-1] < history[0]
 
     @pytest.mark.parametrize("dtype", [pytest.param("float16", marks=pytest.mark.slow), "bfloat16"])
-    def test_models_narrow_throughout_train(self, dtype):
+    def test_models_in_half_precision_can_be_trained(self, dtype):
         policy = keras.config.dtype_policy()
         keras.config.set_floatx(dtype)
         keras.config.set_dtype_policy(dtype)
         try:
-            history = fit(convolutional(HalfSpaceMHE(1.0))).history["loss"]
+            history = fit(convolutional_model(HalfSpaceMHE(1.0))).history["loss"]
         finally:
             keras.config.set_floatx("float32")
             keras.config.set_dtype_policy(policy)
         assert np.all(np.isfinite(np.array([float(loss) for loss in history])))
 
-    def test_saved_mid_way_training_goes_on_as_if_it_had_not_stopped(self, tmp_path):
+    def test_training_of_a_loaded_model_continues_exactly(self, tmp_path):
         keras.utils.set_random_seed(0)
-        model = convolutional(HalfSpaceMHE(1.0))
+        model = convolutional_model(HalfSpaceMHE(1.0))
         fit(model)
         model.save(tmp_path / "model.keras")
         loaded = keras.models.load_model(tmp_path / "model.keras")
         (images, labels), _ = digits(256)
         for each in (model, loaded):
             each.fit(images, labels, batch_size=64, shuffle=False, verbose=0)
-        for ours, theirs in zip(model.get_weights(), loaded.get_weights(), strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+        for expected, got in zip(model.get_weights(), loaded.get_weights(), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
-class TestSafety:
+class TestStability:
     @pytest.mark.slow
     @pytest.mark.once
-    def test_ten_classes_in_two_dimensions_at_factor_ten(self):
-        """The papers' formula diverges here; softened training ends no worse than without.
+    def test_ten_classes_in_two_dimensions_train_with_factor_ten(self):
+        """The papers' formula diverges here. With softening, the regularizer costs no accuracy.
 
-        Kernels start as in the papers, N(0, 2 / inputs).
+        Kernels are initialized as in the papers, from N(0, 2 / inputs).
         """
         (images, labels), (test_images, test_labels) = digits(1000)
 
@@ -166,7 +166,7 @@ class TestSafety:
         [HalfSpaceMHE(1.0)]
         + [pytest.param(each, marks=pytest.mark.slow) for each in (MHE(1.0), MHE(1.0, s=0))],
     )
-    def test_a_tiny_neuron_is_not_thrown_out(self, regularizer):
+    def test_tiny_neuron_stays_shorter_than_the_others(self, regularizer):
         """One neuron of norm 1e-6 among 64 ordinary ones stays shorter than they are."""
         kernel = np.random.default_rng(0).standard_normal((576, 64)).astype("float32")
         kernel *= np.sqrt(2 / 576)

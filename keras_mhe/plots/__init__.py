@@ -1,7 +1,7 @@
 """Pictures of neurons and of their energies. Needs matplotlib.
 
-Every function draws into the `ax` that it is given, or a new one, and returns it. Colours are told
-apart with the common kinds of colour blindness too.
+Each function draws into the given `ax`, or into a new one, and returns it. The colors are also
+distinguishable with the common kinds of color blindness.
 
 Examples:
     >>> from keras_mhe import MHE, plots
@@ -15,12 +15,12 @@ except ModuleNotFoundError as error:
         'keras_mhe.plots needs matplotlib. Install it with: pip install "keras-mhe[plots]"'
     ) from error
 
-from keras_mhe.plots.angles import nearest_angles
-from keras_mhe.plots.circle import neurons_on_circle
-from keras_mhe.plots.curves import pair_curves
-from keras_mhe.plots.sphere import neurons_on_sphere
-from keras_mhe.plots.strip import heat_strip
-from keras_mhe.plots.training import energies_over_training
+from keras_mhe.plots._angles import nearest_angles
+from keras_mhe.plots._circle import neurons_on_circle
+from keras_mhe.plots._curves import pair_curves
+from keras_mhe.plots._sphere import neurons_on_sphere
+from keras_mhe.plots._strip import heat_strip
+from keras_mhe.plots._training import energies_over_training
 
 __all__ = [
     "energies_over_training",

@@ -1,6 +1,6 @@
-"""Names of kernels where there is little room."""
+"""Short names of kernels."""
 
 
-def shortened(name: str, most: int) -> str:
-    """The end of a name, which tells kernels of a block apart, where all of it is too long."""
-    return name if len(name) <= most else "…" + name[1 - most :]
+def shortened(name: str, length: int) -> str:
+    """The end of a name that is too long. Kernels of one block differ in the end of their names."""
+    return name if len(name) <= length else "…" + name[1 - length :]

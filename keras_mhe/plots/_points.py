@@ -1,50 +1,62 @@
-"""What pictures of neurons on a circle and on a sphere share."""
+"""Checks, directions and colors for the pictures of neurons on the circle and on the sphere."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 
+from keras_mhe._typing import Tensor
 
-def check_points(neurons: Any, features: Any, dimension: int) -> None:
-    """Says what is wrong with neurons or features that have not so many coordinates."""
+
+def check_points(neurons: Tensor, features: Tensor | None, dimension: int) -> None:
+    """Raises if neurons or features do not have `dimension` coordinates."""
     shape = np.shape(neurons)
     if len(shape) != 2 or shape[0] != dimension:
         raise ValueError(
-            f"Argument `neurons` must have shape ({dimension}, N), a neuron a column. "
+            f"Argument `neurons` must have shape ({dimension}, N), one neuron in each column. "
             f"Received: neurons.shape={shape}"
         )
+    if features is None:
+        return
     shape = np.shape(features)
-    if features is not None and (len(shape) != 2 or shape[1] != dimension):
+    if len(shape) != 2 or shape[1] != dimension:
         raise ValueError(
             f"Argument `features` must have shape (samples, {dimension}). "
             f"Received: features.shape={shape}"
         )
 
 
-def unit_rows(points: Any) -> np.ndarray:
-    """Points on the sphere; those at its centre stay there."""
+def unit_rows(points: Tensor) -> np.ndarray:
+    """The directions of points. Points at the origin stay there."""
     points = np.asarray(points, "float64")
     norms = np.linalg.norm(points, axis=1, keepdims=True)
     return points / np.where(norms == 0, 1, norms)
 
 
-def colours_of(count: int) -> np.ndarray:
-    """A colour for each neuron, by turns, of shape `(count, 4)`."""
+def colors_of(count: int) -> np.ndarray:
+    """The colors of neurons, of shape `(count, 4)`. The colors repeat for many neurons."""
     palette = mpl.color_sequences["petroff10"]
     return np.array([mpl.colors.to_rgba(palette[i % len(palette)]) for i in range(count)])
 
 
-def colours_of_samples(features: np.ndarray, labels: Any, colours: np.ndarray) -> np.ndarray:
-    """The colour of each feature's neuron, grey without labels."""
+def colors_of_samples(
+    features: np.ndarray, labels: Tensor | None, colors: np.ndarray
+) -> np.ndarray:
+    """The colors of the neurons of features; gray without labels."""
     if labels is None:
         return np.full((len(features), 4), mpl.colors.to_rgba("0.4"))
-    return colours[np.asarray(labels)]
+    return colors[np.asarray(labels)]
 
 
-def badge(colour: Any) -> dict[str, Any]:
-    """How the name of a neuron is written on its tip."""
-    face = {"boxstyle": "circle,pad=0.2", "facecolor": colour, "edgecolor": "white"}
+def texts_of(names: Iterable[object] | None, count: int) -> list[str]:
+    """The names of neurons as texts; their numbers if there are no names."""
+    return [str(name) for name in (range(count) if names is None else names)]
+
+
+def badge(color: Any) -> dict[str, Any]:
+    """The options of matplotlib for the name of a neuron."""
+    face = {"boxstyle": "circle,pad=0.2", "facecolor": color, "edgecolor": "white"}
     return {
         "color": "white", "fontsize": 9, "fontweight": "bold", "ha": "center", "va": "center",
         "bbox": face,

@@ -1,0 +1,129 @@
+"""Small classifiers: hidden layers, features of few dimensions, a class vector for each class."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mhe import energy_report
+
+_WEIGHT_DECAY = keras.regularizers.L2(5e-4)
+
+
+def _dense_layers(width: int) -> list[Any]:
+    layers: list[Any] = [keras.layers.Flatten()]
+    for _ in range(2):
+        layers.append(keras.layers.Dense(width, "relu", kernel_regularizer=_WEIGHT_DECAY))
+    return layers
+
+
+def _convolutional_layers(width: int) -> list[Any]:
+    layers: list[Any] = []
+    for block in range(3):
+        layers += [
+            keras.layers.Conv2D(
+                width << block, 3, padding="same", use_bias=False, kernel_regularizer=_WEIGHT_DECAY
+            ),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.MaxPooling2D(),
+        ]
+    return [*layers, keras.layers.Flatten()]
+
+
+def feature_network(
+    image_shape: tuple[int, ...], features: int, width: int = 0
+) -> keras.Sequential:
+    """Builds a network from images to features: dense for digits, else convolutional."""
+    digits = image_shape[0] <= 8
+    hidden = _dense_layers(width or 128) if digits else _convolutional_layers(width or 16)
+    last = keras.layers.Dense(features, kernel_regularizer=_WEIGHT_DECAY)
+    return keras.Sequential([keras.Input(image_shape), *hidden, last], name="features")
+
+
+def class_vectors(classes: int, regularizer: keras.Regularizer | None) -> keras.layers.Dense:
+    """Builds an output layer without bias, whose kernel has a class vector for each class."""
+    return keras.layers.Dense(
+        classes,
+        use_bias=False,
+        kernel_regularizer=_WEIGHT_DECAY if regularizer is None else regularizer + _WEIGHT_DECAY,
+        name="classes",
+    )
+
+
+class UnitClassVectors(keras.layers.Layer):
+    """Computes `|x| cos(x, w_j)`: class vectors are used with length one."""
+
+    def __init__(self, classes: int, regularizer: keras.Regularizer | None) -> None:
+        super().__init__(name="classes")
+        self.classes, self.regularizer = classes, regularizer
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.kernel = self.add_weight(
+            (input_shape[-1], self.classes),
+            initializer="glorot_uniform",
+            regularizer=self.regularizer,
+            name="kernel",
+        )
+
+    def call(self, features: Any) -> Any:
+        return keras.ops.matmul(features, keras.ops.normalize(self.kernel, axis=0))
+
+
+def fit(
+    model: keras.Model,
+    x: np.ndarray,
+    y: np.ndarray,
+    seed: int,
+    passes: int,
+    batch: int = 32,
+    rate: float = 0.02,
+    loss: Any = None,
+) -> None:
+    """Trains with SGD, momentum and cosine decay; all passes are one epoch of Keras."""
+    rng = np.random.default_rng(seed)
+    images_per_pass = len(y) // batch * batch
+    order = np.concatenate([rng.permutation(len(y))[:images_per_pass] for _ in range(passes)])
+    steps = len(order) // batch
+    model.compile(
+        keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(rate, steps), momentum=0.9),
+        loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        # A divisor of the steps: a remainder would need another program to compile.
+        steps_per_execution=next(n for n in range(10, 0, -1) if steps % n == 0),
+    )
+    model.fit(x[order], y[order], batch_size=batch, shuffle=False, verbose=0)
+
+
+def predict(
+    features: keras.Model, head: keras.layers.Layer, images: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the features of images, and the classes with the largest logits."""
+    points = features.predict(images, batch_size=500, verbose=0)
+    return points, keras.ops.convert_to_numpy(head(points)).argmax(axis=1)
+
+
+def unit_vectors(vectors: Any, axis: int) -> np.ndarray:
+    """Returns vectors scaled to length one, in float64."""
+    array = keras.ops.convert_to_numpy(vectors).astype("float64")
+    return array / np.maximum(np.linalg.norm(array, axis=axis, keepdims=True), 1e-30)
+
+
+def angle_metrics(model: keras.Model, features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Returns angles between class vectors, and from features to the vectors of their classes.
+
+    Args:
+        model: a classifier whose class vectors are the kernel of the layer `"classes"`.
+        features: inputs of that layer.
+        labels: classes of the features.
+    """
+    [row] = energy_report(model, half_space=False, where="classes").rows
+    angles = row.nearest_angle_min, row.nearest_angle_mean
+    # A kernel with a non-finite entry has failed, so its other angles do not count.
+    smallest, mean = (np.nan, np.nan) if row.non_finite or None in angles else angles
+    class_of_each = unit_vectors(model.get_layer("classes").kernel, axis=0).T[labels]
+    cosines = np.sum(unit_vectors(features, axis=1) * class_of_each, axis=1)
+    return {
+        "smallest angle of classes °": smallest,
+        "mean nearest angle °": mean,
+        "feature to its class °": np.degrees(np.arccos(np.clip(cosines, -1, 1))).mean(),
+    }

@@ -1,0 +1,129 @@
+"""Groups runs into arms and compares each arm with the baseline, seed by seed."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.experiment import Experiment
+from experiments.records import Config, Record, Value, config_key
+from keras_mhe.cli._paired import Estimate, estimate
+
+
+class Arm(NamedTuple):
+    """All runs of one variant under one condition, by seed."""
+
+    condition: Config
+    variant: str
+    runs: dict[int, Record]
+
+    def metric(self, name: str) -> Estimate:
+        """Estimates the mean of a metric over seeds."""
+        return estimate(run["figures"][name] for run in self.runs.values())
+
+    def difference(self, baseline: "Arm", name: str) -> Estimate:
+        """Estimates the mean of `metric - metric of the baseline` over the seeds of both arms.
+
+        Runs on different machines, or with different versions of packages, are not paired.
+        """
+        pairs = [
+            (run, baseline.runs[seed]) for seed, run in self.runs.items() if seed in baseline.runs
+        ]
+        return estimate(
+            ours["figures"][name] - theirs["figures"][name]
+            for ours, theirs in pairs
+            if ours["machine"] == theirs["machine"]
+        )
+
+    def failed_runs(self, experiment: Experiment) -> int:
+        """Counts runs that learned nothing or ended with numbers that are not finite.
+
+        With such runs, differences are far from normally distributed, and an interval of Student's
+        t has no meaning.
+        """
+        if experiment.chance_level is None:
+            return 0
+        # The metric of a network that has learned nothing scatters around the chance level.
+        limit = 1.5 * experiment.chance_level(self.condition)
+        return sum(
+            metrics[experiment.main_metrics[0]] <= limit
+            or not np.isfinite(list(metrics.values())).all()
+            for metrics in (run["figures"] for run in self.runs.values())
+        )
+
+
+def _condition(record: Record) -> Config:
+    return {k: v for k, v in record["config"].items() if k not in ("variant", "seed")}
+
+
+def arms(records: Iterable[Record], variants: tuple[str, ...]) -> list[tuple[Arm, Arm | None]]:
+    """Returns every arm with the baseline of its condition.
+
+    The second entry is None for a baseline, and where no run of the baseline exists. Arms are
+    sorted by condition and by the order of `variants`; runs by seed.
+    """
+
+    def order(record: Record) -> tuple[list[Value], int, int]:
+        config = record["config"]
+        values = [value for _, value in sorted(_condition(record).items())]
+        return values, variants.index(config["variant"]), config["seed"]
+
+    found: dict[tuple[str, str], Arm] = {}
+    for record in sorted(records, key=order):
+        condition, variant = _condition(record), record["config"]["variant"]
+        arm = found.setdefault((config_key(condition), variant), Arm(condition, variant, {}))
+        arm.runs[record["config"]["seed"]] = record
+    return [
+        (arm, None if variant == variants[0] else found.get((condition, variants[0])))
+        for (condition, variant), arm in found.items()
+    ]
+
+
+def comparisons(records: Iterable[Record], variants: tuple[str, ...]) -> list[tuple[Arm, Arm]]:
+    """Returns the arms that have a baseline, each with that baseline."""
+    return [(arm, baseline) for arm, baseline in arms(records, variants) if baseline is not None]
+
+
+def _config_values(records: Iterable[Record]) -> dict[str, set[Value]]:
+    values: dict[str, set[Value]] = {}
+    for record in records:
+        for name, value in _condition(record).items():
+            values.setdefault(name, set()).add(value)
+    values.pop("experiment", None)
+    return values
+
+
+def varying_parts(records: Iterable[Record]) -> list[str]:
+    """Returns the names of those parts of conditions that differ between records."""
+    return [name for name, values in _config_values(records).items() if len(values) > 1]
+
+
+def independent_parts(records: Iterable[Record]) -> list[str]:
+    """Returns the varying parts without those that an earlier one determines.
+
+    For example, `images` is left out if all records of one `width` have the same `images`.
+    """
+    records = list(records)
+    kept: list[str] = []
+    for part in varying_parts(records):
+        if not any(
+            len({record["config"][other] for record in records})
+            == len({(record["config"][other], record["config"][part]) for record in records})
+            for other in kept
+        ):
+            kept.append(part)
+    return kept
+
+
+def common_parts(records: Iterable[Record]) -> Config:
+    """Returns those parts of conditions that are equal in all records."""
+    return {
+        name: next(iter(values))
+        for name, values in _config_values(records).items()
+        if len(values) == 1
+    }
+
+
+def condition_text(condition: Config, parts: Iterable[str]) -> str:
+    """Formats some parts of a condition for a title."""
+    return ", ".join(f"{part} {condition[part]}" for part in parts)

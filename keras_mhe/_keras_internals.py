@@ -1,0 +1,150 @@
+"""The only module that uses what Keras keeps private.
+
+Each function names what it relies on. All of it was tested with Keras 3.12 to 3.15. If Keras no
+longer has it, the function raises a RuntimeError that says so; it never returns a guess.
+"""
+
+import contextlib
+import functools
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+_LORA_PREFIX = "lora_"
+_LAYER_MODULE, _LOSS_METHOD = "keras.src.layers.layer", "_get_regularization_losses"
+
+
+def _changed(what: str) -> RuntimeError:
+    return RuntimeError(
+        f"keras_mhe relies on {what}, which Keras {keras.__version__} does not have. Install a "
+        "newer version of keras-mhe, or a version of Keras that it was tested with (3.12 to 3.15)."
+    )
+
+
+def _private(owner: Any, name: str) -> Any:
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        raise _changed(f"`{type(owner).__name__}.{name}`") from None
+
+
+def nested_layers(layer: keras.layers.Layer, *, direct: bool = False) -> list[keras.layers.Layer]:
+    """The layers in a layer or model, without itself; with `direct` only the first level.
+
+    Relies on `Layer._flatten_layers`, which also finds layers in lists and dicts of attributes.
+    """
+    flatten = _private(layer, "_flatten_layers")
+    return list(flatten(include_self=False, recursive=not direct))
+
+
+@functools.cache
+def _records_history() -> bool:
+    return hasattr(keras.Input((1,), name="keras_mhe_probe"), "_keras_history")
+
+
+def source_of(tensor: keras.KerasTensor) -> tuple[Any, Any, int] | None:
+    """The operation that a symbolic tensor comes from, its arguments, and the output's index.
+
+    None for a tensor without a history. Relies on `KerasTensor._keras_history` and
+    `Operation._inbound_nodes`.
+    """
+    history = getattr(tensor, "_keras_history", None)
+    if history is None:
+        if not _records_history():
+            raise _changed("`KerasTensor._keras_history`")
+        return None
+    operation, node, index = history
+    return operation, _private(operation, "_inbound_nodes")[node].arguments, index
+
+
+@contextlib.contextmanager
+def no_new_nodes(layer: keras.layers.Layer) -> Iterator[None]:
+    """Removes what calls within the block add to the graph of a layer and its sublayers.
+
+    Relies on `Operation._inbound_nodes` and `Operation._outbound_nodes`.
+    """
+    names = ("_inbound_nodes", "_outbound_nodes")
+    parts = [layer, *nested_layers(layer)]
+    lists = [_private(part, name) for part in parts for name in names]
+    sizes = [len(nodes) for nodes in lists]
+    try:
+        yield
+    finally:
+        for nodes, size in zip(lists, sizes, strict=True):
+            del nodes[size:]
+
+
+def attention_regularizer_attribute(layer: keras.layers.Layer) -> str:
+    """The attribute of an attention layer with the kernel regularizer that `get_config` returns.
+
+    Relies on `MultiHeadAttention._kernel_regularizer` or `GroupQueryAttention.kernel_regularizer`.
+    """
+    for name in ("_kernel_regularizer", "kernel_regularizer"):
+        if hasattr(layer, name):
+            return name
+    raise _changed(f"`{type(layer).__name__}._kernel_regularizer`")
+
+
+def low_rank_factors(layer: keras.layers.Layer, name: str) -> list[keras.Variable]:
+    """The factors A and B of a layer's kernel or embeddings; [] without LoRA.
+
+    Relies on attributes such as `Dense.lora_kernel_a` and `Dense.lora_kernel_b`.
+    """
+    if not getattr(layer, "lora_enabled", False):
+        return []
+    return [_private(layer, f"{_LORA_PREFIX}{name}_{factor}") for factor in "ab"]
+
+
+def is_low_rank_factor(value: Any) -> bool:
+    """Whether the argument of a regularizer is a factor of LoRA instead of a kernel.
+
+    `layer.enable_lora()` assigns the regularizer of the kernel to both factors. B starts at zero,
+    where directions are undefined and the first force would be unlimited.
+
+    In a training step on JAX, Keras passes the value of the variable, not the variable itself.
+    Therefore this relies on the local name `variable` in `Layer._get_regularization_losses`, the
+    method of Keras that calls regularizers, and on the names of the factors.
+    """
+    if not isinstance(value, keras.Variable):
+        frame = sys._getframe(1)
+        while frame.f_back and frame.f_globals.get("__name__", "").startswith("keras_mhe."):
+            frame = frame.f_back
+        if frame.f_globals.get("__name__") != _LAYER_MODULE:
+            if not hasattr(keras.layers.Layer, _LOSS_METHOD):
+                raise _changed(f"`Layer.{_LOSS_METHOD}`")
+            return False
+        if "variable" not in frame.f_locals:
+            raise _changed(f"the name `variable` in `Layer.{_LOSS_METHOD}`")
+        value = frame.f_locals["variable"]
+    return isinstance(value, keras.Variable) and value.name.startswith(_LORA_PREFIX)
+
+
+@contextlib.contextmanager
+def not_compiled(model: keras.Model) -> Iterator[None]:
+    """Lets Keras clone a model without compiling the clone, which fails for some custom losses.
+
+    Relies on `Model.compiled`, which `clone_model` reads, being an attribute that can be set.
+    """
+    compiled = _private(model, "compiled")
+    model.compiled = False
+    try:
+        yield
+    finally:
+        model.compiled = compiled
+
+
+def forget_compiled_steps(model: keras.Model) -> None:
+    """Makes Keras compile training and test steps again, with the regularizers as they are now.
+
+    Relies on `Model.train_function`, `test_function` and the methods that make them.
+    """
+    for part in [model, *nested_layers(model)]:
+        if not isinstance(part, keras.Model):
+            continue
+        # Made again instead of set to None: a callback may have called this during `fit`.
+        if _private(part, "train_function") is not None:
+            _private(part, "make_train_function")(force=True)
+        if _private(part, "test_function") is not None:
+            _private(part, "make_test_function")(force=True)

@@ -1,0 +1,50 @@
+"""Tables as text."""
+
+import io
+from collections.abc import Sequence
+
+
+def short_name(layer: str, kernel: str) -> str:
+    """The name of a layer, with that of its weight unless it is `kernel` or `embeddings`."""
+    name = f"{layer}/{kernel}".lstrip("/")
+    return name.removesuffix("/kernel").removesuffix("/embeddings")
+
+
+def format_table(
+    title: str, columns: dict[str, list[str]], numbers: Sequence[str], *notes: str
+) -> str:
+    """A title and a table, as wide as the terminal, or 80 columns without one.
+
+    Args:
+        title: a few sentences.
+        columns: the cells of each column by its name. Columns with only empty cells are omitted.
+        numbers: names of the columns that are aligned to the right.
+        notes: sentences below the table.
+    """
+    # A dependency of Keras, which uses it for its summaries.
+    import rich.box
+    import rich.console
+    import rich.table
+    import rich.text
+
+    # Empty columns would take width from the others.
+    columns = {name: cells for name, cells in columns.items() if any(cells)}
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in columns:
+        table.add_column(
+            rich.text.Text(name),
+            overflow="fold",
+            justify="right" if name in numbers else "left",
+            vertical="bottom",
+        )
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*map(rich.text.Text, cells))
+    text = io.StringIO()
+    console = rich.console.Console(
+        file=text, force_jupyter=False, force_terminal=False, color_system=None
+    )
+    console.print(title, markup=False)
+    console.print(table)
+    for note in notes:
+        console.print(note, markup=False)
+    return text.getvalue()

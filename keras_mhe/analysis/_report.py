@@ -1,0 +1,208 @@
+"""The report of a model, as a table, dict, JSON or DataFrame."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_mhe._text_tables import format_table, short_name
+
+
+class KernelReport(NamedTuple):
+    """The report on one kernel. A row of a `Report`.
+
+    Attributes:
+        layer: name of the layer, after the names of the models that contain it.
+        kernel: name of the weight within its layer.
+        role: `"hidden"` or `"output"`.
+        groups: number of groups of neurons that do not compete with each other.
+        dimension: coordinates of a neuron.
+        neurons: neurons in a group.
+        half_space: whether the mirror image of a neuron counts as that neuron.
+        energy: the mean energy of a pair, as in `hyperspherical_energy`; NaN if a neuron is not
+            finite.
+        bound: a lower bound of the energy of any set of neurons; None if no bound is known.
+        uniform: the expected energy of random neurons.
+        position: 0 if the energy is the bound, 1 if it is that of random neurons. None if there is
+            no bound, no energy or no neuron with a direction. A zero neuron counts as orthogonal
+            to all others, as in training: many of them lower the position.
+        nearest_angle_min: smallest of the angles between a neuron and the nearest other one, in
+            degrees; None if no neuron has a direction.
+        nearest_angle_mean: mean of these angles in degrees, or None.
+        nearest_angle_max: largest of these angles in degrees, or None.
+        zero: number of neurons of norm zero.
+        duplicate: number of neurons within a tenth of a degree of an earlier one.
+        non_finite: number of neurons with an entry that is not finite.
+        nearest_angles: array of the angles in degrees, of shape `(groups * neurons,)`, in the order
+            of the neurons; NaN for a neuron without a direction.
+    """
+
+    layer: str
+    kernel: str
+    role: str
+    groups: int
+    dimension: int
+    neurons: int
+    half_space: bool
+    energy: float
+    bound: float | None
+    uniform: float
+    position: float | None
+    nearest_angle_min: float | None
+    nearest_angle_mean: float | None
+    nearest_angle_max: float | None
+    zero: int
+    duplicate: int
+    non_finite: int
+    nearest_angles: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """The name of the layer, with that of the weight unless it is `kernel` or `embeddings`."""
+        return short_name(self.layer, self.kernel)
+
+    @property
+    def faults(self) -> str:
+        """The numbers of faulty neurons in words; empty if there are none."""
+        counts = {"zero": self.zero, "duplicate": self.duplicate, "not finite": self.non_finite}
+        return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers without the array of all angles; None in place of NaN."""
+        row = {"name": self.name, **self._asdict()}
+        del row["nearest_angles"]
+        if math.isnan(row["energy"]):
+            row["energy"] = None
+        return row
+
+
+class Report:
+    """The energies, positions and angles of every kernel of a model. Prints as text.
+
+    Attributes:
+        rows: list of `KernelReport`, one for each kernel.
+        left_out: dict of the weights that were left out: the reason for each name.
+        s: power of the potential.
+        distance: the distance in the potential, `"euclidean"` or `"angular"`.
+        note: a further remark, or "".
+    """
+
+    def __init__(
+        self,
+        rows: list[KernelReport],
+        left_out: dict[str, str],
+        s: float,
+        distance: str,
+        note: str = "",
+    ) -> None:
+        self.rows, self.left_out, self.s, self.distance = rows, left_out, s, distance
+        self.note = note
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """The main numbers, which `EnergyMonitor` also adds to `logs`.
+
+        `energy_position`: mean position of the kernels that have one. `worst_energy_position`:
+        the largest position. `smallest_angle`: the smallest angle in degrees between two neurons
+        of a kernel. `faulty_neurons`: number of neurons that are zero, duplicate or not finite. A
+        number is NaN if no kernel has it.
+        """
+        positions = [row.position for row in self.rows if row.position is not None]
+        angles = [row.nearest_angle_min for row in self.rows if row.nearest_angle_min is not None]
+        faulty = sum(row.zero + row.duplicate + row.non_finite for row in self.rows)
+        return {
+            "energy_position": float(np.mean(positions)) if positions else math.nan,
+            "worst_energy_position": max(positions, default=math.nan),
+            "smallest_angle": min(angles, default=math.nan),
+            "faulty_neurons": float(faulty),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything except the arrays of angles, as JSON can store it: None in place of NaN."""
+        summary = {k: None if math.isnan(v) else v for k, v in self.summary.items()}
+        return {
+            "s": self.s,
+            "distance": self.distance,
+            "summary": summary,
+            "rows": [row.to_dict() for row in self.rows],
+            "left_out": self.left_out,
+            "note": self.note,
+        }
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """The content of `to_dict` as JSON text. Also writes it to a file if `path` is given."""
+        text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        if path is not None:
+            Path(path).write_text(text + "\n", encoding="utf-8")
+        return text
+
+    def to_pandas(self) -> Any:
+        """The rows as a DataFrame.
+
+        Raises:
+            ModuleNotFoundError: if pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "`to_pandas` needs pandas. Install it with: pip install pandas"
+            ) from error
+        return pd.DataFrame([row.to_dict() for row in self.rows])
+
+    @property
+    def title(self) -> str:
+        """The meaning of the numbers, in a few sentences."""
+        kind = "angular energies" if self.distance == "angular" else "energies"
+        sentences = [
+            f"Positions of {kind} (s = {self.s:g}): 0 is the best possible, 1 is random, above 1 "
+            "the neurons are clustered."
+        ]
+        if any(row.position is None for row in self.rows):
+            sentences.append("A dash: no neuron has a direction, or no lower bound is known.")
+        return " ".join([*sentences, *filter(None, [self.note])])
+
+    @property
+    def _remarks(self) -> list[str]:
+        """Sentences on faulty neurons and on weights that were left out."""
+        sentences = [f"! {row.name}: {row.faults}." for row in self.rows if row.faults]
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self.left_out.items():
+            reasons.setdefault(reason, []).append(name)
+        for reason, names in reasons.items():
+            listed, others = names[:4], len(names[4:])
+            more = f" and {others} more" if others else ""
+            sentences.append(f"Left out, {reason}: {', '.join(listed)}{more}.")
+        return sentences
+
+    def __repr__(self) -> str:
+        def degrees(angle: float | None) -> str:
+            return "-" if angle is None else f"{angle:.1f}"
+
+        columns: dict[str, list[str]] = {
+            "kernel": [row.name for row in self.rows],
+            "": [
+                ("hs" if row.half_space else "fs") + ("!" if row.faults else "")
+                for row in self.rows
+            ],
+            "neurons": [
+                f"{row.groups} * {row.neurons}" if row.groups > 1 else str(row.neurons)
+                for row in self.rows
+            ],
+            "dimension": [str(row.dimension) for row in self.rows],
+            "energy": [f"{row.energy:.4g}" for row in self.rows],
+            "position": [
+                "-" if row.position is None else f"{row.position:.3f}" for row in self.rows
+            ],
+            "min°": [degrees(row.nearest_angle_min) for row in self.rows],
+            "mean°": [degrees(row.nearest_angle_mean) for row in self.rows],
+            "max°": [degrees(row.nearest_angle_max) for row in self.rows],
+        }
+        numbers = ("neurons", "dimension", "energy", "position", "min°", "mean°", "max°")
+        title = (
+            f"{self.title} Angles: from a neuron to the nearest other one, in half space (hs) or "
+            "full space (fs)."
+        )
+        return format_table(title, columns, numbers, *self._remarks)

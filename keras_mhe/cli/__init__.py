@@ -1,0 +1,1 @@
+"""The `keras-mhe` command, with the subcommands demo and inspect."""

@@ -1,0 +1,157 @@
+"""The options of the `keras-mhe` command."""
+
+import math
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from keras_mhe.analysis import Report
+
+app = typer.Typer(
+    help="Hyperspherical-energy regularization for Keras.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+_S_HELP = "Power of the potential; 0 means the logarithm."
+
+
+class _Distance(StrEnum):
+    euclidean = "euclidean"
+    angular = "angular"
+
+
+def _fail(sentence: str, status: int) -> NoReturn:
+    typer.echo(f"keras-mhe: {sentence}", err=True)
+    raise typer.Exit(status)
+
+
+def _check_paths(inputs: list[Path | None], outputs: list[Path | None]) -> None:
+    """Exits if an output file would overwrite an input or another output, or has no folder."""
+    known = {path.resolve() for path in inputs if path is not None}
+    for path in filter(None, outputs):
+        if path.resolve() in known:
+            _fail(f"{path} would be overwritten.", 2)
+        if not path.resolve().parent.is_dir():
+            _fail(f"cannot write {path}: its folder does not exist.", 2)
+        known.add(path.resolve())
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        _fail(f"cannot write {path}: {error.strerror}.", 2)
+
+
+def _check_positions(report: "Report", limit: float) -> None:
+    """Exits with status 1 if a kernel is above a position, all zero or not finite."""
+    unknown = [row.name for row in report.rows if row.bound is None]
+    if unknown:
+        typer.echo(f"keras-mhe: no position is known for {', '.join(unknown)}.", err=True)
+    failed = [
+        row.name
+        for row in report.rows
+        if row.non_finite or row.nearest_angle_min is None or (row.position or 0.0) > limit
+    ]
+    if failed:
+        _fail(f"above position {limit:g}, zero or not finite: {', '.join(failed)}.", 1)
+
+
+@app.command()
+def demo(
+    seeds: Annotated[int, typer.Option(min=1, help="Number of pairs of networks to train.")] = 12,
+    factor: Annotated[float, typer.Option(min=0, help="Weight of the energy.")] = 10.0,
+    s: Annotated[float, typer.Option(min=0, help=_S_HELP)] = 2.0,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Number of passes over the training images.")
+    ] = 40,
+    output: Annotated[Path, typer.Option(file_okay=False, help="Folder for the picture.")] = Path(
+        "keras-mhe-demo"
+    ),
+) -> None:
+    """Train the same network with and without MHE on long-tailed digits, and compare.
+
+    Prints accuracy, angles and energy over all seeds. Saves a picture of the features and class
+    vectors on the sphere. Takes about a minute on two cores.
+    """
+    from keras_mhe.cli._demo import run_demo
+
+    run_demo(seeds, factor, s, epochs, output)
+
+
+@app.command()
+def inspect(
+    model: Annotated[Path, typer.Argument(help="A .keras file.", show_default=False)],
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="A .weights.h5 or .h5 file whose weights replace those of the model."),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write the report as one web page.", dir_okay=False)
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Write the pictures as one PNG.", dir_okay=False)
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the numbers as JSON; - prints only JSON.")
+    ] = None,
+    s: Annotated[float, typer.Option(min=0, help=_S_HELP)] = 2.0,
+    distance: Annotated[
+        _Distance, typer.Option(help="Distance between neurons: straight or along the sphere.")
+    ] = _Distance.euclidean,
+    half_space: Annotated[
+        bool | None,
+        typer.Option(
+            "--half-space/--full-space",
+            help="Whether the mirror image of a neuron counts as that neuron. The default is half "
+            "space for hidden layers and full space for output layers.",
+            show_default=False,
+        ),
+    ] = None,
+    fail_above: Annotated[
+        float | None,
+        typer.Option(
+            metavar="POSITION",
+            help="Exit with status 1 if a kernel is above this position, is all zero, or has "
+            "neurons that are not finite.",
+        ),
+    ] = None,
+) -> None:
+    """Report energies, angles, and zero and duplicate neurons of a saved model.
+
+    Never runs code from the file: refuses models with Lambda layers or custom classes.
+
+    Exit status: 0 for success, 1 if --fail-above finds a kernel, 2 for bad files or arguments.
+    """
+    from keras_mhe.analysis import energy_report
+    from keras_mhe.cli._files import ModelFileError, model_from_file
+
+    only_json = str(json) == "-"
+    _check_paths([model, weights], [html, png, None if only_json else json])
+    if fail_above is not None and math.isnan(fail_above):
+        _fail("--fail-above needs a number.", 2)
+    try:
+        loaded = model_from_file(model, weights)
+        report = energy_report(loaded, s, distance=distance.value, half_space=half_space)
+    except (ModelFileError, ValueError) as error:
+        _fail(str(error), 2)
+    as_json = report.to_json()
+    typer.echo(as_json if only_json else repr(report).rstrip())
+    if json is not None and not only_json:
+        _write(json, (as_json + "\n").encode())
+    if html is not None:
+        from keras_mhe.cli._page import render_html
+
+        _write(html, render_html(report, model.name).encode(errors="replace"))
+    if png is not None:
+        from keras_mhe.cli._page import render_png
+
+        _write(png, render_png(report))
+    if fail_above is not None:
+        _check_positions(report, fail_above)

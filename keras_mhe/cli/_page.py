@@ -1,0 +1,93 @@
+"""Renders a report as one self-contained web page, or as one PNG."""
+
+import base64
+import io
+import math
+from importlib import resources
+from typing import Any
+
+import jinja2
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from keras_mhe import __version__
+from keras_mhe.analysis import KernelReport, Report
+from keras_mhe.plots import heat_strip, nearest_angles
+from keras_mhe.plots._strip import colors_of_positions
+
+# The number of kernels with a histogram of angles.
+_HISTOGRAMS = 6
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _data_url(figure: Figure) -> str:
+    """A figure as a URL that contains its SVG."""
+    data = io.BytesIO()
+    # Without a date and random ids, the same report always gives the same page.
+    with mpl.rc_context({"svg.hashsalt": "keras_mhe"}):
+        figure.savefig(data, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def kernels_to_draw(report: Report) -> list[KernelReport]:
+    """The kernels with faults, and then those with the highest positions, if they have angles."""
+    rows = [row for row in report.rows if row.nearest_angle_min is not None]
+    return sorted(rows, key=lambda row: (not row.faults, -(row.position or 0.0)))[:_HISTOGRAMS]
+
+
+def _histogram(row: KernelReport) -> str:
+    figure = Figure(figsize=(4.6, 3.1), layout="constrained")
+    nearest_angles(row, ax=figure.add_subplot())
+    return _data_url(figure)
+
+
+def render_html(report: Report, name: str) -> str:
+    """The HTML text of a report: numbers, strip, table and histograms.
+
+    Args:
+        report: a report of `energy_report`.
+        name: the name of the model.
+    """
+    summary = report.summary
+    tiles = [
+        (_number(summary["energy_position"], 2), "mean position: 0 best possible, 1 random"),
+        (_number(summary["worst_energy_position"], 2), "worst position"),
+        (_number(summary["smallest_angle"], 1) + "°", "smallest angle between two neurons"),
+        (f"{summary['faulty_neurons']:.0f}", "neurons that are zero, duplicate or not finite"),
+    ]
+    width = max(5.0, 0.2 * len(report.rows) + 1.5)
+    strip = Figure(figsize=(width, 2.8), layout="constrained")
+    heat_strip(report, ax=strip.add_subplot())
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["number"] = _number
+    source = (resources.files("keras_mhe.cli") / "page.html").read_text(encoding="utf-8")
+    content: dict[str, Any] = {
+        "name": name,
+        "report": report,
+        "tiles": tiles,
+        "strip": _data_url(strip),
+        "strip_width": round(100 * width),
+        "rows": list(zip(report.rows, colors_of_positions(report), strict=True)),
+        "histograms": [(_histogram(row), row) for row in kernels_to_draw(report)],
+        "version": __version__,
+    }
+    return environment.from_string(source).render(content) + "\n"
+
+
+def render_png(report: Report) -> bytes:
+    """A PNG of the strip and, below it, of the histograms."""
+    rows = kernels_to_draw(report)
+    lines = max(1, -(-len(rows) // 3))
+    size = (max(12.0, 0.2 * len(report.rows) + 1.5), 3.0 + 3.0 * lines)
+    figure = Figure(figsize=size, layout="constrained")
+    parts: Any = figure.subfigures(2, 1, height_ratios=[3.0, 3.0 * lines])
+    top, below = parts
+    heat_strip(report, ax=top.add_subplot())
+    for i, row in enumerate(rows):
+        nearest_angles(row, ax=below.add_subplot(lines, 3, i + 1))
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=120)
+    return data.getvalue()

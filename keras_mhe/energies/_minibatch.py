@@ -1,0 +1,218 @@
+"""Energies of layers too large for all pairs: random groups, and the classes of a batch."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mhe._arguments import check_integer
+from keras_mhe._random import fingerprint, seed_of
+from keras_mhe._typing import NeuronAxis, Tensor
+from keras_mhe.energies._energy import energy_of
+from keras_mhe.energies._neurons import neuron_matrix, tangent_gradient, unit_neurons
+from keras_mhe.energies._pairs import mean_over_points, pair_sums
+from keras_mhe.energies._potential import Potential, PotentialSpec
+from keras_mhe.energies._programs import value_with_gradient
+
+# The number of classes whose cosines with the labels of a batch are in memory at a time.
+_CLASSES = 4096
+# The sum over classes starts with partial sums of this length: one float32 sum would lose digits.
+_SUMMANDS = 64
+
+
+def check_sample(sample: int | None) -> int | None:
+    """Returns the number of neurons in a random group, or None."""
+    if sample is None:
+        return None
+    return check_integer(sample, "sample", least=2, expected="an integer of at least 2 or None")
+
+
+def _sampled_value_and_gradient(
+    matrix: Tensor, potential: Potential, sample: int
+) -> tuple[Tensor, Tensor]:
+    *batch, dimension, n = matrix.shape
+    unit, reciprocal = unit_neurons(matrix)
+    count = n // sample
+    order = keras.random.shuffle(ops.arange(n, dtype="int32"), seed=seed_of(fingerprint(matrix)))
+    # With neurons as rows, each of them moves as one block of memory.
+    drawn = ops.take(ops.swapaxes(unit, -1, -2), order[: count * sample], axis=-2)
+    groups = ops.reshape(drawn, (*batch, count, sample, dimension))
+    sums, gradient = pair_sums(ops.swapaxes(groups, -1, -2), potential)
+    gradient = ops.reshape(ops.swapaxes(gradient, -1, -2), (*batch, count * sample, dimension))
+    # Neurons left over after grouping get no gradient in this draw.
+    gradient = ops.pad(gradient, [(0, 0)] * len(batch) + [(0, n - count * sample), (0, 0)])
+    gradient = ops.swapaxes(ops.take(gradient, ops.argsort(order), axis=-2), -1, -2)
+    pairs = math.prod(batch) * count * sample * (sample - 1)
+    value, weight = mean_over_points(sums, pairs, n, potential)
+    return value, tangent_gradient(unit, reciprocal, gradient, 2.0 * weight)
+
+
+def sampled_energy(matrix: Tensor, potential: Potential, sample: int) -> Tensor:
+    """The energy of random groups of `sample` neurons of a matrix: an unbiased estimate.
+
+    `E = mean over groups of the mean over i != j in the group`, with the softening of the whole
+    layer. In half space, the constant pairs `(u_i, -u_i)` keep their weight in the full sum,
+    `1/(2N - 1)`. The groups are disjoint and of equal size. They are drawn from the bits of the
+    matrix, so a changed matrix gives a new draw. Up to `sample - 1` neurons are left out of a draw.
+    Time and memory grow with `N * sample`.
+
+    Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS.
+    """
+    if sample >= matrix.shape[-1]:
+        return energy_of(matrix, potential)
+    return value_with_gradient(_sampled_value_and_gradient, matrix, options=(potential, sample))
+
+
+def _class_value_and_gradient(
+    matrix: Tensor, labels: Tensor, potential: Potential
+) -> tuple[Tensor, Tensor]:
+    dimension, n = matrix.shape
+    unit, reciprocal = unit_neurons(matrix)
+    known = ops.logical_and(labels >= 0, labels < n)
+    labels = ops.where(known, labels, 0)
+    own = ops.take(unit, labels, axis=-1)
+
+    count = -(-n // _CLASSES)
+    width = -(-n // (_SUMMANDS * count)) * _SUMMANDS
+    classes = ops.pad(unit, [(0, 0), (0, count * width - n)])
+
+    def panel(j: Tensor, carry: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        sums, gradient, own_gradient = carry
+        index = j * width + ops.arange(width, dtype="int32")
+        others = ops.slice(classes, (j * 0, j * width), (dimension, width))
+        value, slope = potential(ops.matmul(ops.transpose(own), others))
+        # A class does not meet itself, and the last panel is padded with zeros.
+        pairs = ops.logical_and(labels[:, None] != index, index < n)
+        slope = ops.where(pairs, slope, 0.0)
+        sums = ops.slice_update(sums, (j * width,), ops.sum(ops.where(pairs, value, 0.0), axis=0))
+        gradient = ops.slice_update(gradient, (j * 0, j * width), ops.matmul(own, slope))
+        return sums, gradient, own_gradient + ops.matmul(others, ops.transpose(slope))
+
+    carry = (ops.zeros_like(classes[0]), ops.zeros_like(classes), ops.zeros_like(own))
+    sums, gradient, own_gradient = ops.fori_loop(0, count, panel, carry)
+    own_gradient = ops.segment_sum(ops.transpose(own_gradient), labels, num_segments=n)
+    gradient = gradient[:, :n] + ops.transpose(own_gradient)
+
+    # A compiled step cannot raise, so an invalid label makes the energy NaN.
+    one = ops.cast(ops.where(ops.all(known), 1.0, math.nan), unit.dtype)
+    share = one / ops.cast(ops.maximum(ops.size(labels), 1), unit.dtype)
+    sums = ops.sum(ops.reshape(sums, (-1, _SUMMANDS)), axis=-1)
+    value, weight = mean_over_points(sums * share, n - 1, n, potential)
+    return value, tangent_gradient(unit, reciprocal, gradient, weight * share)
+
+
+def _check_classes(labels: np.ndarray, n: int) -> None:
+    if not np.all(labels == np.floor(labels)):
+        raise ValueError(
+            "Argument `labels` must hold whole numbers, one class for each example. "
+            f"Received: labels={labels!r}"
+        )
+    if not 0 <= labels.min() <= labels.max() < n:
+        raise ValueError(
+            f"Argument `labels` must be between 0 and {n - 1}: the kernel has {n} neurons. "
+            f"Received: labels from {labels.min()} to {labels.max()}"
+        )
+
+
+def _class_labels(labels: Tensor, n: int) -> Tensor:
+    """The labels as a vector of int32. Values are checked unless the labels are a tensor."""
+    concrete = not ops.is_tensor(labels)
+    labels = np.asarray(labels) if concrete else labels
+    shape = tuple(labels.shape)
+    numeric = not concrete or labels.dtype.kind in "iuf"
+    dtype = keras.backend.standardize_dtype(labels.dtype) if numeric else str(labels.dtype)
+    # Keras sometimes passes labels as floats, for example when it builds a distributed model.
+    real = numeric and keras.backend.is_float_dtype(dtype) and shape[1:] in ((), (1,))
+    if not real and not (numeric and keras.backend.is_int_dtype(dtype)):
+        raise TypeError(
+            "Argument `labels` must hold one integer for each example, its class. One-hot vectors "
+            f"are not accepted. Received: labels.dtype={dtype}, labels.shape={shape}"
+        )
+    if 0 in shape:
+        raise ValueError(
+            f"Argument `labels` must hold at least one label. Received: labels.shape={shape}"
+        )
+    if concrete:
+        _check_classes(labels, n)
+        labels = ops.convert_to_tensor(labels.astype("int32"), "int32")
+    elif real:
+        labels = ops.where(ops.equal(labels, ops.floor(labels)), labels, n)
+    elif dtype in ("int64", "uint32", "uint64"):
+        # The cast to int32 would wrap large values around to valid classes.
+        labels = ops.where(ops.logical_and(labels >= 0, labels < n), labels, n)
+    return ops.reshape(ops.cast(labels, "int32"), (-1,))
+
+
+def class_energy(
+    kernel: Tensor,
+    labels: Tensor,
+    s: float = 2.0,
+    *,
+    distance: str = "euclidean",
+    half_space: bool = False,
+    neuron_axis: NeuronAxis = None,
+    softening: float | str = "auto",
+) -> Tensor:
+    """Hyperspherical energy of the classes of a batch against all classes of an output layer.
+
+    `E = 1/(m (N - 1)) sum over i <= m and j != y_i of |u_{y_i} - u_j|^(-s)`, where `y_i` are the
+    labels of the batch and `u_j` are the neurons (class vectors) on the unit sphere. This is the
+    mini-batch form of `hyperspherical_energy`: on average they are equal if each class is drawn
+    equally often. In half space, the mean for each label is over the `2N - 1` points other than
+    `u_{y_i}`.
+
+    The gradient moves the classes of the batch and all other classes away from each other. A class
+    that occurs twice counts twice. Under `tf.distribute`, divide the energy by the number of
+    replicas: Keras does this only for its own losses.
+
+    Value and gradient take three products of `2 m N d` operations, as many as the logits of the
+    layer and their gradients. Memory is proportional to the kernel.
+
+    Args:
+        kernel: floating-point tensor or variable of an output layer, with at least two axes.
+        labels: the classes of the batch, integers from 0 to `N - 1` in any shape. Labels of shape
+            `(m,)` or `(m, 1)` may also be whole numbers of a floating-point dtype. In a compiled
+            step, a label that is not a class (such as -1 for an ignored example) makes the energy
+            NaN.
+        s: power of the potential, zero or larger; 0 means the logarithm.
+        distance: `"euclidean"` or `"angular"`.
+        half_space: whether to include the mirror images `-u_i` of the neurons.
+        neuron_axis: the axis or axes of the kernel that index classes. `None` means the last axis,
+            as in Dense. Use 0 for a kernel of shape `(classes, features)`.
+        softening: distance below which the potential is continued linearly, as in
+            `hyperspherical_energy`. `"auto"` depends on the number of all classes, N.
+
+    Returns:
+        Scalar tensor, without unit.
+
+    Raises:
+        TypeError: if the labels are one-hot, the kernel is not floating point, or an argument has
+            the wrong type.
+        ValueError: if an argument is out of range, the kernel does not have an axis of
+            `neuron_axis`, or labels that are not a tensor are out of range.
+        NotImplementedError: if second derivatives are requested.
+
+    Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS.
+
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import class_energy
+        >>> class Classifier(keras.Model):
+        ...     def __init__(self, classes, factor=10.0):
+        ...         super().__init__()
+        ...         self.head = keras.layers.Dense(classes, use_bias=False)
+        ...         self.factor = factor
+        ...
+        ...     def call(self, features):
+        ...         return self.head(features)
+        ...
+        ...     def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
+        ...         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        ...         return loss + self.factor * class_energy(self.head.kernel, y)
+    """
+    spec = PotentialSpec(s, distance, half_space, softening)
+    matrix = neuron_matrix(kernel, neuron_axis)
+    labels = _class_labels(labels, matrix.shape[-1])
+    potential = spec.of_neurons(matrix)
+    return value_with_gradient(_class_value_and_gradient, matrix, labels, options=(potential,))

@@ -1,0 +1,170 @@
+"""Sums over all pairs of neurons, from one matrix of cosines or from panels of it."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_mhe._backend import on_cpu
+from keras_mhe._typing import Tensor
+from keras_mhe.energies._blocks import off_diagonal_mask
+from keras_mhe.energies._neurons import tangent_gradient, unit_neurons
+from keras_mhe.energies._potential import Potential
+
+# Up to `_CPU_MATRIX` neurons, one matrix is as fast as panels of `_CPU_PANEL` columns. Both were
+# measured on CPUs, where a panel should fit into the caches.
+_CPU_MATRIX, _CPU_PANEL = 1408, 704
+# On a GPU, a panel must be large enough to keep the device busy.
+_DEVICE_MATRIX, _DEVICE_PANEL = 16384, 8192
+
+
+def _sums_by_matrix(unit: Tensor, potential: Potential) -> tuple[Tensor, Tensor]:
+    n = unit.shape[-1]
+    value, slope = potential(ops.matmul(ops.swapaxes(unit, -1, -2), unit))
+    mask = off_diagonal_mask(n, ops.arange(n, dtype="int32"))
+    sums = ops.sum(ops.where(mask, value, 0.0), axis=-2)
+    return sums, ops.matmul(unit, ops.where(mask, slope, 0.0))
+
+
+def _sums_by_panels(unit: Tensor, potential: Potential, width: int) -> tuple[Tensor, Tensor]:
+    """Visits the panels i <= j of the N x N matrix, column by column, and stores none of them."""
+    *batch, _, n = unit.shape
+    count = -(-n // width)
+    # All panels have the same width, a multiple of 16, which suits the hardware.
+    width = -(-n // (16 * count)) * 16
+    neurons = ops.pad(unit, [(0, 0)] * (len(batch) + 1) + [(0, count * width - n)])
+    index = ops.arange(width, dtype="int32")
+    mask = off_diagonal_mask(width, index)
+
+    def start(i: Tensor) -> tuple[Tensor, ...]:
+        # `i * 0` has the integer type of `i`; JAX requires one type for all indices.
+        return (*[i * 0] * (len(batch) + 1), i * width)
+
+    def panel(array: Tensor, i: Tensor) -> Tensor:
+        return ops.slice(array, start(i), (*array.shape[:-1], width))
+
+    def column(j: Tensor, carry: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        sums, gradient = carry
+        right = panel(neurons, j)
+        value, slope = potential(ops.matmul(ops.swapaxes(right, -1, -2), right))
+        # The last panel is padded with zeros, which are not neurons.
+        pairs = ops.logical_and(mask, (j * width + index < n)[:, None])
+        own_sums = ops.sum(ops.where(pairs, value, 0.0), axis=-2, keepdims=True)
+        own_gradient = ops.matmul(right, ops.where(mask, slope, 0.0))
+
+        def row(i: Tensor, carry: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            own_sums, own_gradient, gradient = carry
+            left = panel(neurons, i)
+            value, slope = potential(ops.matmul(ops.swapaxes(left, -1, -2), right))
+            # Each pair counts twice, once for each order. Only columns contain padding. Their
+            # sums are dropped below.
+            own_sums = own_sums + 2.0 * ops.sum(value, axis=-2, keepdims=True)
+            change = ops.matmul(right, ops.swapaxes(slope, -1, -2))
+            gradient = ops.slice_update(gradient, start(i), panel(gradient, i) + change)
+            return own_sums, own_gradient + ops.matmul(left, slope), gradient
+
+        own_sums, own_gradient, gradient = ops.fori_loop(
+            0, j, row, (own_sums, own_gradient, gradient)
+        )
+        sums = ops.slice_update(sums, start(j), own_sums)
+        return sums, ops.slice_update(gradient, start(j), own_gradient)
+
+    carry = (ops.zeros_like(neurons[..., :1, :]), ops.zeros_like(neurons))
+    sums, gradient = ops.fori_loop(0, count, column, carry)
+    sums = ops.where(ops.arange(count * width, dtype="int32") < n, sums, 0.0)
+    # Sum within panels first: one float32 sum over all neurons would lose digits.
+    sums = ops.sum(ops.reshape(sums, (-1, width)), axis=-1)
+    return sums, gradient[..., :n]
+
+
+def _matrix_and_panel_size() -> tuple[int, int]:
+    """The largest number of neurons for one matrix of all pairs, and the width of panels."""
+    return (_CPU_MATRIX, _CPU_PANEL) if on_cpu() else (_DEVICE_MATRIX, _DEVICE_PANEL)
+
+
+def panel_width(n: int) -> int | None:
+    """The width of a panel for n neurons; `None` if one matrix of all pairs is as fast."""
+    matrix, panel = _matrix_and_panel_size()
+    return None if n <= matrix else panel
+
+
+def pair_sums(unit: Tensor, potential: Potential) -> tuple[Tensor, Tensor]:
+    """Sums over the ordered pairs of different neurons.
+
+    Args:
+        unit: unit neurons of shape `(..., d, n)`. Each leading index is a separate set of neurons.
+        potential: energy of a pair.
+
+    Returns:
+        A tensor whose entries add up to the energies of the pairs, and a tensor shaped like `unit`.
+        The second is the derivative of half of the sum: each pair occurs once for each of its two
+        neurons.
+    """
+    *batch, dimension, n = unit.shape
+    width = panel_width(n)
+
+    def sums(unit: Tensor) -> tuple[Tensor, Tensor]:
+        if width is None:
+            return _sums_by_matrix(unit, potential)
+        return _sums_by_panels(unit, potential, width)
+
+    # Compute sets together as long as they have no more pairs than the largest single matrix.
+    sets, most = math.prod(batch), max(1, _matrix_and_panel_size()[0] ** 2 // n**2)
+    chunk = next(k for k in range(min(sets, most), 0, -1) if sets % k == 0)
+    if chunk == sets:
+        return sums(unit)
+    unit = ops.reshape(unit, (sets, dimension, n))
+
+    def body(i: Tensor, carry: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        all_sums, gradient = carry
+        start = (i * chunk, i * 0, i * 0)
+        own_sums, own_gradient = sums(ops.slice(unit, start, (chunk, dimension, n)))
+        all_sums = ops.slice_update(all_sums, start[:2], ops.reshape(own_sums, (chunk, -1)))
+        return all_sums, ops.slice_update(gradient, start, own_gradient)
+
+    entries = n if width is None else -(-n // width)
+    zeros = ops.zeros((sets, entries), dtype=keras.backend.standardize_dtype(unit.dtype))
+    all_sums, gradient = ops.fori_loop(0, sets // chunk, body, (zeros, ops.zeros_like(unit)))
+    return all_sums, ops.reshape(gradient, (*batch, dimension, n))
+
+
+def mean_over_points(
+    sums: Tensor, pairs: int, n: int, potential: Potential
+) -> tuple[Tensor, float]:
+    """The mean energy, and the weight of an ordered pair in it.
+
+    Args:
+        sums: tensor whose entries add up to the energies of ordered pairs of different neurons.
+        pairs: number of these pairs. They may be a sample of the pairs of the layer.
+        n: number of neurons in the layer.
+        potential: energy of a pair.
+    """
+    share, constant = potential.shares(n)
+    weight = 1.0 / max(pairs, 1) * share
+    # Multiply before the sum: XLA would merge two float32 sums into one over N^2 terms, which
+    # loses four digits.
+    return ops.sum(sums * weight) + constant, weight
+
+
+def value_and_gradient(matrix: Tensor, potential: Potential) -> tuple[Tensor, Tensor]:
+    """The energy of a matrix of neurons, and its gradient.
+
+    `G_i = r_i (I - u_i u_i^T) sum_j D_ij u_j`, with the unit neurons `u_i`, their reciprocal norms
+    `r_i` and the derivative `D_ij` of the energy with respect to the cosine of neurons i and j.
+    This takes two products of `2 N^2 d` operations, or 3/4 of that by panels i <= j, in memory
+    `O(N d)`. Half space only changes `D`; the mirrored points are never built.
+
+    Args:
+        matrix: tensor of shape `(d, N)` or `(groups, d, N)`.
+        potential: energy of a pair.
+
+    Returns:
+        A scalar, the mean over groups, and a tensor shaped like `matrix`.
+    """
+    n = matrix.shape[-1]
+    unit, reciprocal = unit_neurons(matrix)
+    sums, direction_gradient = pair_sums(unit, potential)
+    pairs = math.prod(matrix.shape) // matrix.shape[-2] * (n - 1)
+    value, weight = mean_over_points(sums, pairs, n, potential)
+    # The gradient contains each pair once, but the energy contains it in both orders.
+    return value, tangent_gradient(unit, reciprocal, direction_gradient, 2.0 * weight)

@@ -1,0 +1,209 @@
+"""The kernels of one layer: which weights have neurons, and which axes index them."""
+
+import math
+from typing import Any, NamedTuple
+
+import keras
+from keras import layers
+
+from keras_mhe._keras_internals import low_rank_factors, nested_layers
+from keras_mhe._typing import Shape, Tensor
+
+_LAST, _FIRST = (-1,), (0,)
+
+_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+_CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
+# Numbers of gates of cells that are not built yet.
+_GATES = {layers.SimpleRNNCell: 1, layers.GRUCell: 3, layers.LSTMCell: 4}
+_SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
+
+
+class Kernel(NamedTuple):
+    """A weight whose neurons have directions.
+
+    Attributes:
+        name: name of the weight within its layer.
+        variable: the weight; None before the layer is built.
+        neuron_axis: the axes that index neurons.
+        groups: number of equal, contiguous groups of neurons that share inputs. Only neurons of
+            one group compete. None if it is unknown before the layer is built.
+        layer: the layer that holds the weight itself.
+        argument: the attribute of that layer with the weight's regularizer.
+    """
+
+    name: str
+    variable: Tensor
+    neuron_axis: tuple[int, ...]
+    groups: int | None
+    layer: keras.layers.Layer
+    argument: str
+
+    @property
+    def shape(self) -> Shape | None:
+        """The shape of the weight; None before the layer is built."""
+        return None if self.variable is None else tuple(self.variable.shape)
+
+    @property
+    def factors(self) -> list[keras.Variable]:
+        """The factors by which LoRA changes the weight; [] without LoRA."""
+        return low_rank_factors(self.layer, self.name)
+
+
+def _einsum_axes(equation: str, shape: Shape | None) -> tuple[tuple[int, ...], int | None]:
+    """The axes that index neurons, and the number of groups.
+
+    Axes of the output index neurons. An axis that the input has too separates groups.
+    """
+    operands, output = equation.replace(".", "").split("->")
+    inputs, kernel = operands.split(",")
+    shared = [axis for axis, name in enumerate(kernel) if name in output and name in inputs]
+    own = [axis for axis, name in enumerate(kernel) if name in output and name not in inputs]
+    axes = tuple(shared + own)
+    if not shared:
+        return axes, 1
+    return axes, None if shape is None else math.prod(shape[axis] for axis in shared)
+
+
+def _gate_count(layer: Any, shape: Shape | None) -> int | None:
+    """The number of gates of a recurrent layer, which share its inputs."""
+    if shape is None:
+        return next((count for cell, count in _GATES.items() if isinstance(layer, cell)), None)
+    units: Any = getattr(layer, "units", None) or getattr(layer, "filters", shape[-1])
+    return shape[-1] // units
+
+
+def parts_of(layer: Any) -> dict[str, Any] | None:
+    """The layers within a layer that hold its kernels, by name; None if it holds them itself."""
+    if isinstance(layer, layers.Bidirectional):
+        return {"forward": layer.forward_layer, "backward": layer.backward_layer}
+    if isinstance(layer, layers.Wrapper):
+        return {"": layer.layer}
+    if isinstance(layer, layers.RNN):
+        return {"": layer.cell}
+    if isinstance(layer, layers.StackedRNNCells):
+        return {f"cell_{i}": cell for i, cell in enumerate(layer.cells)}
+    if isinstance(layer, ATTENTION):
+        parts = nested_layers(layer, direct=True)
+        return {part.name: part for part in parts if isinstance(part, layers.EinsumDense)}
+    return None
+
+
+def _weight(layer: Any, name: str) -> Any:
+    """The weight of this name, or None: the attribute may be something else, or may raise."""
+    try:
+        value: Any = getattr(layer, name, None)
+    except Exception:
+        return None
+    weight = isinstance(value, keras.Variable) or keras.ops.is_tensor(value)
+    return value if weight and len(value.shape) > 1 else None
+
+
+def own_kernels(layer: Any) -> list[Kernel]:
+    """The kernels that a layer itself holds, or will hold after it is built; [] for none."""
+
+    def kernel(
+        name: str, axes: tuple[int, ...], groups: int | None, argument: str | None = None
+    ) -> Kernel:
+        argument = argument or f"{name}_regularizer"
+        return Kernel(name, _weight(layer, name), axes, groups, layer, argument)
+
+    def will_have(name: str) -> bool:
+        return not layer.built and hasattr(layer, f"{name}_regularizer")
+
+    shape = getattr(_weight(layer, "kernel"), "shape", None)
+    if isinstance(layer, _SEPARABLE):
+        return [kernel("pointwise_kernel", _LAST, 1, "pointwise_regularizer")]
+    if isinstance(layer, DEPTHWISE):
+        # Filters of different channels have different inputs, so they do not compete.
+        channels = None if shape is None else shape[-2]
+        return [kernel("kernel", (-2, -1), channels, "depthwise_regularizer")]
+    if isinstance(layer, _TRANSPOSED):
+        return [kernel("kernel", (-2,), 1)]
+    if isinstance(layer, _CONVOLUTIONS):
+        return [kernel("kernel", _LAST, layer.groups)]
+    if isinstance(layer, layers.EinsumDense):
+        return [kernel("kernel", *_einsum_axes(layer.equation, shape))]
+    if _weight(layer, "recurrent_kernel") is not None or will_have("recurrent"):
+        gates = _gate_count(layer, shape)
+        recurrent = kernel("recurrent_kernel", _LAST, gates, "recurrent_regularizer")
+        return [kernel("kernel", _LAST, gates), recurrent]
+    if shape is not None or will_have("kernel"):
+        return [kernel("kernel", _LAST, 1)]
+    if _weight(layer, "embeddings") is not None or will_have("embeddings"):
+        return [kernel("embeddings", _FIRST, 1)]
+    return []
+
+
+def is_built_in(layer: Any) -> bool:
+    """Whether the class of a layer or model is from Keras or from this package."""
+    return type(layer).__module__.partition(".")[0] in ("keras", "keras_mhe")
+
+
+def is_plain(weight: Any) -> bool:
+    """Whether a weight is one floating-point variable: not quantized, not a product of factors."""
+    return isinstance(weight, keras.Variable) and keras.backend.is_float_dtype(weight.dtype)
+
+
+def layers_within(layer: Any) -> list[Any]:
+    """A layer and the layers within it that hold its kernels."""
+    parts = (parts_of(layer) or {}).values()
+    return [layer, *(inner for part in parts for inner in layers_within(part))]
+
+
+def layer_kernels(layer: keras.layers.Layer) -> list[Kernel]:
+    """The kernels of a built layer, and the axes of their neurons.
+
+    | layer | kernel | neurons |
+    |---|---|---|
+    | Dense, Conv, pointwise kernel of SeparableConv | (..., in, out) | last axis |
+    | Conv with groups | (..., in / groups, out) | last axis, in groups |
+    | Conv transposed | (..., out, in) | axis before the last |
+    | EinsumDense, MultiHeadAttention, GroupQueryAttention | by equation | the output's axes |
+    | Embedding | (vocabulary, dim) | first axis |
+    | SimpleRNN, GRU, LSTM, ConvLSTM: kernel, recurrent kernel | (..., in, gates * units) | last \
+axis, one group for each gate |
+    | DepthwiseConv | (..., in, multiplier) | last two axes, one group for each channel |
+
+    Wrappers, Bidirectional and RNN have the kernels of their inner layers. In any other layer,
+    `kernel` is treated as in Dense and `embeddings` as in Embedding.
+
+    Args:
+        layer: a built layer.
+
+    Returns:
+        A list of `Kernel`, at least one.
+
+    Raises:
+        ValueError: if the layer has neither a kernel nor embeddings, or if a kernel is not one
+            floating-point variable.
+
+    Examples:
+        >>> import keras
+        >>> from keras_mhe.kernels import layer_kernels
+        >>> layer = keras.layers.Conv2DTranspose(8, 3)
+        >>> layer.build((None, 16, 16, 4))
+        >>> [(kernel.shape, kernel.neuron_axis) for kernel in layer_kernels(layer)]
+        [((3, 3, 8, 4), (-2,))]
+    """
+    parts = parts_of(layer)
+    if parts is not None:
+        return [
+            kernel._replace(name=f"{name}/{kernel.name}" if name else kernel.name)
+            for name, part in parts.items()
+            for kernel in layer_kernels(part)
+        ]
+    kernels = own_kernels(layer)
+    if not kernels or any(kernel.variable is None for kernel in kernels):
+        raise ValueError(
+            "The layer has neither a kernel nor embeddings. If it creates them when it is called, "
+            f"call it first. Received: layer={layer}"
+        )
+    for kernel in kernels:
+        if not is_plain(kernel.variable):
+            raise ValueError(
+                f"The {kernel.name} of the layer is not one floating-point variable: energies do "
+                f"not apply to quantized layers or layers with LoRA. Received: layer={layer}"
+            )
+    return kernels

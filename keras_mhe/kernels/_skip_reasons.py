@@ -1,0 +1,49 @@
+"""Reasons why `regularize` and `energy_report` skip a kernel."""
+
+from keras_mhe._typing import NeuronAxis, Shape
+from keras_mhe.energies._neurons import matrix_sizes
+from keras_mhe.kernels._layer import DEPTHWISE, Kernel, is_plain
+
+_SEPARATE_CHANNELS = "filters of different channels do not compete"
+
+
+def skip_reason(kernel: Kernel, *, requested: bool) -> str | None:
+    """Why a kernel is skipped; None if it is not.
+
+    Args:
+        kernel: the kernel.
+        requested: whether the caller selected layers by `where`. Depthwise kernels are skipped
+            unless they were selected.
+    """
+    layer, variable = kernel.layer, kernel.variable
+    if getattr(layer, "quantization_mode", None) is not None:
+        return f"quantized, {layer.quantization_mode}"
+    if variable is not None and not is_plain(variable) and not kernel.factors:
+        return "not one floating-point variable"
+    if isinstance(layer, DEPTHWISE) and not requested:
+        return f"{_SEPARATE_CHANNELS}; `where` can include it"
+    if kernel.groups is None:
+        return "its groups are unknown before it is built"
+    return None
+
+
+def unsupported_reason(weight: str) -> str:
+    """Why a weight of this name, which is no kernel, is skipped."""
+    return _SEPARATE_CHANNELS if weight == "depthwise_kernel" else "its neurons are unknown"
+
+
+def neuron_counts(
+    shape: Shape, neuron_axis: NeuronAxis, groups: int | None
+) -> tuple[int, int, int]:
+    """Groups, coordinates and neurons of a kernel with at least one pair of neurons.
+
+    Raises:
+        ValueError: if there is no pair of neurons, if a neuron has one coordinate, or if
+            `neuron_axis` or `groups` do not fit the shape.
+    """
+    groups, dimension, neurons = matrix_sizes(shape, neuron_axis, groups)
+    if neurons == 1:
+        raise ValueError("one neuron, without a pair" + (" in its group" if groups > 1 else ""))
+    if dimension == 1:
+        raise ValueError("neurons of one coordinate have no directions")
+    return groups, dimension, neurons

@@ -1,0 +1,118 @@
+"""Reads the regularizer of a kernel, and assigns another one."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from keras_mhe._keras_internals import attention_regularizer_attribute
+from keras_mhe._typing import Tensor
+from keras_mhe.kernels._layer import ATTENTION, Kernel, is_plain
+from keras_mhe.kernels._model import ModelKernel
+from keras_mhe.layers import own_regularizer
+from keras_mhe.regularizers._attention import AttentionEnergy
+from keras_mhe.regularizers._base import (
+    HypersphericalRegularizer,
+    RegularizerSum,
+    as_loss,
+    terms_of,
+)
+
+
+def is_energy(regularizer: Any) -> bool:
+    """Whether a regularizer is one of this package, and no sum."""
+    return isinstance(regularizer, (HypersphericalRegularizer, AttentionEnergy))
+
+
+def sum_of_terms(terms: list[Any]) -> Any:
+    """The sum of terms in its simplest form: None for no terms, L1L2 of Keras for norms only."""
+    if len(terms) <= 1:
+        return terms[0] if terms else None
+    norms = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
+    if all(type(term) in norms for term in terms):
+        return keras.regularizers.L1L2(
+            l1=sum(float(getattr(term, "l1", 0.0)) for term in terms),
+            l2=sum(float(getattr(term, "l2", 0.0)) for term in terms),
+        )
+    return RegularizerSum(terms)
+
+
+class _EffectiveKernelRegularizer(keras.Regularizer):
+    """Regularizes the effective kernel `W + scale * A B` of a layer with LoRA.
+
+    It is assigned to the factor `A`. Terms that are no energies regularize `A`, as in Keras.
+    """
+
+    def __init__(self, kernel: Kernel, regularizer: Any) -> None:
+        self.layer, self.name, self.regularizer = kernel.layer, kernel.name, regularizer
+
+    def __call__(self, factor: Tensor) -> Tensor:
+        effective = getattr(self.layer, self.name)
+        terms = terms_of(self.regularizer)
+        return sum(
+            term.loss(effective) if is_energy(term) else as_loss(term(factor)) for term in terms
+        )
+
+
+def regularizer_of(kernel: Kernel) -> Any:
+    """The regularizer of a kernel, without those of wrappers."""
+    if kernel.factors:
+        first = kernel.factors[0].regularizer
+        return first.regularizer if isinstance(first, _EffectiveKernelRegularizer) else first
+    if is_plain(kernel.variable):
+        own = own_regularizer(kernel.variable.regularizer)
+        if own is not None:
+            return own
+    # The layer is not built yet, or got its regularizer after it was built.
+    return getattr(kernel.layer, kernel.argument, None)
+
+
+def is_wrapped(kernel: Kernel) -> bool:
+    """Whether a wrapper regularizes the kernel; it may belong to another model."""
+    weight = kernel.variable
+    return is_plain(weight) and own_regularizer(weight.regularizer) is not weight.regularizer
+
+
+@contextlib.contextmanager
+def rollback_on_error(kernels: list[ModelKernel]) -> Iterator[None]:
+    """Restores every regularizer if the block raises."""
+    before = []
+    for found in kernels:
+        kernel = found.kernel
+        holders: list[tuple[Any, str]] = [(kernel.layer, kernel.argument)]
+        holders += [
+            (owner, attention_regularizer_attribute(owner))
+            for owner in found.owners
+            if isinstance(owner, ATTENTION)
+        ]
+        weights = [kernel.variable, *kernel.factors]
+        holders += [(weight, "regularizer") for weight in weights if is_plain(weight)]
+        before += [(*holder, getattr(*holder)) for holder in holders if hasattr(*holder)]
+    try:
+        yield
+    except BaseException:
+        for holder, name, value in before:
+            with contextlib.suppress(AttributeError):
+                setattr(holder, name, value)
+        raise
+
+
+def assign_regularizer(found: ModelKernel, regularizer: Any) -> None:
+    """Replaces the regularizer of a kernel, also in the config of its layer."""
+    kernel, factors = found.kernel, found.kernel.factors
+    for owner in found.owners:
+        if isinstance(owner, ATTENTION):
+            setattr(owner, attention_regularizer_attribute(owner), regularizer)
+    if hasattr(kernel.layer, kernel.argument):
+        # The attribute of a custom layer may be read-only: then only the weight gets it.
+        with contextlib.suppress(AttributeError):
+            setattr(kernel.layer, kernel.argument, regularizer)
+    if factors:
+        plain = sum_of_terms([term for term in terms_of(regularizer) if not is_energy(term)])
+        factors[0].regularizer = (
+            plain if plain is regularizer else _EffectiveKernelRegularizer(kernel, regularizer)
+        )
+        factors[1].regularizer = plain
+    elif is_plain(kernel.variable):
+        kernel.variable.regularizer = regularizer

@@ -1,0 +1,83 @@
+"""Removes the energies from a model."""
+
+from typing import Any
+
+import keras
+
+from keras_mhe._keras_internals import forget_compiled_steps
+from keras_mhe.kernels._model import ModelKernel, check_model, find_kernels, replaceable_layers
+from keras_mhe.kernels._outputs import output_layers
+from keras_mhe.layers import HypersphericalRegularization
+from keras_mhe.models._assign import (
+    assign_regularizer,
+    is_energy,
+    is_wrapped,
+    regularizer_of,
+    rollback_on_error,
+    sum_of_terms,
+)
+from keras_mhe.models._rebuild import rebuild_with
+from keras_mhe.models._table import Row, Table
+from keras_mhe.regularizers._base import RegularizerSum, terms_of
+
+
+def unregularize(model: keras.Model) -> Table:
+    """Removes the energies of this package and their wrappers from a model. Undoes `regularize`.
+
+    Other regularizers and all weights stay. A model saved after this call loads without this
+    package.
+
+    Args:
+        model: a functional, Sequential or subclassed model, as in `regularize`.
+
+    Returns:
+        A `Table` of the kernels that had an energy. `model` is the given model; if layers were
+        inside wrappers, it is a new model with the same layers without wrappers.
+
+    Raises:
+        TypeError, ValueError: if the argument is no model, or the model is not built.
+
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import regularize, unregularize
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> table = regularize(model)
+        >>> table = unregularize(model)
+        >>> model.losses
+        []
+    """
+    check_model(model)
+    replaceable = {id(layer) for layer in replaceable_layers(model)}
+    kernels, rows = find_kernels(model), []
+    outputs, _ = output_layers(model)
+
+    def add_row(found: ModelKernel, action: str, regularizer: Any, note: str) -> None:
+        role = "output" if found.belongs_to(outputs) else "hidden"
+        named = (found.path, found.name, found.kernel.shape)
+        rows.append(Row(*named, role=role, action=action, regularizer=regularizer, note=note))
+
+    def unwrap(layer: Any) -> Any:
+        while isinstance(layer, HypersphericalRegularization):
+            layer = layer.layer
+        return layer
+
+    with rollback_on_error(kernels):
+        for found in kernels:
+            wrapped = any(isinstance(o, HypersphericalRegularization) for o in found.owners)
+            outermost = isinstance(found.owners[0], HypersphericalRegularization)
+            if wrapped and not (outermost and id(found.owners[0]) in replaceable):
+                note = "wrapped where the layer is created: remove the wrapper there"
+                add_row(found, "skipped", regularizer_of(found.kernel), note)
+                continue
+            terms = terms_of(regularizer_of(found.kernel))
+            others = [term for term in terms if not is_energy(term)]
+            if len(others) < len(terms) or wrapped or is_wrapped(found.kernel):
+                kept = sum_of_terms(others)
+                own_sum = isinstance(kept, RegularizerSum)
+                note = "this sum of regularizers loads only with keras_mhe" if own_sum else ""
+                add_row(found, "removed", kept, note)
+                assign_regularizer(found, kept)
+        new, warning = rebuild_with(model, unwrap)
+    forget_compiled_steps(model)
+    removed = sum(row.action == "removed" for row in rows)
+    return Table(new, rows, f"Kernels that had an energy: {removed}." + warning)

@@ -1,0 +1,200 @@
+"""The base of all regularizers of this package, and the sum of any two regularizers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_mhe._arguments import check_nonnegative
+from keras_mhe._keras_internals import is_low_rank_factor
+from keras_mhe._typing import NeuronAxis, Shape, State, Tensor
+from keras_mhe.energies._neurons import check_axes, neuron_matrix
+from keras_mhe.energies._potential import PotentialSpec
+
+
+def as_loss(value: Tensor) -> Tensor:
+    """Casts to the dtype in which Keras adds losses, whatever the dtype of the kernel."""
+    return keras.ops.cast(value, keras.config.floatx())
+
+
+class Addable(keras.Regularizer):
+    """A regularizer that supports `+` with any Keras regularizer on either side."""
+
+    def __add__(self, other: Any) -> "RegularizerSum":
+        if not isinstance(other, keras.Regularizer):
+            return NotImplemented
+        return RegularizerSum([self, other])
+
+    def __radd__(self, other: Any) -> "RegularizerSum":
+        if not isinstance(other, keras.Regularizer):
+            return NotImplemented
+        return RegularizerSum([other, self])
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.get_config())
+        return f"{type(self).__name__}({arguments})"
+
+
+@keras.saving.register_keras_serializable(package="keras_mhe")
+class RegularizerSum(Addable):
+    """Sum of regularizers.
+
+    `loss = r_1(kernel) + r_2(kernel) + ...`
+
+    The operator `+` creates this sum if at least one of its two regularizers is from this package.
+
+    Args:
+        regularizers: sequence of at least one `keras.Regularizer`. Sums in it are flattened.
+
+    Raises:
+        TypeError, ValueError: if an element is not a regularizer, or if the sequence is empty.
+
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import HalfSpaceMHE
+        >>> both = HalfSpaceMHE(1.0) + keras.regularizers.L2(5e-4)
+        >>> layer = keras.layers.Conv2D(64, 3, kernel_regularizer=both)
+    """
+
+    def __init__(self, regularizers: Sequence[keras.Regularizer]) -> None:
+        self.regularizers: list[keras.Regularizer] = []
+        for term in regularizers:
+            if not isinstance(term, keras.Regularizer):
+                raise TypeError(
+                    "Invalid value for argument `regularizers`. Expected instances of "
+                    f"`keras.Regularizer`. Received: {term!r}"
+                )
+            self.regularizers += terms_of(term)
+        if not self.regularizers:
+            raise ValueError(
+                "Invalid value for argument `regularizers`. Expected at least one "
+                f"regularizer. Received: regularizers={regularizers!r}"
+            )
+
+    def __call__(self, kernel: Tensor) -> Tensor:
+        return sum(as_loss(regularizer(kernel)) for regularizer in self.regularizers)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"regularizers": [keras.regularizers.serialize(r) for r in self.regularizers]}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "RegularizerSum":
+        return cls([keras.regularizers.get(term) for term in config["regularizers"]])
+
+    def __repr__(self) -> str:
+        return " + ".join(repr(regularizer) for regularizer in self.regularizers)
+
+
+def terms_of(regularizer: Any) -> list[Any]:
+    """The terms of a sum, a list of one for any other regularizer, and [] for None."""
+    if regularizer is None:
+        return []
+    return regularizer.regularizers if isinstance(regularizer, RegularizerSum) else [regularizer]
+
+
+class HypersphericalRegularizer(Addable):
+    """Base class of the regularizers of directions.
+
+    `loss = factor * energy(neurons)`
+
+    A subclass implements `energy`. A `stateful` subclass learns a projection or a pole in addition
+    to the kernel. It also implements `state_shapes`, `update_state` and `example`. The layer
+    wrapper stores its state.
+
+    Args:
+        factor: as in `MHE`.
+        neuron_axis: as in `MHE`.
+        groups: as in `MHE`.
+    """
+
+    def __init__(self, factor: float, neuron_axis: NeuronAxis, groups: int | None) -> None:
+        self.factor = check_nonnegative(factor, "factor")
+        axes, count = check_axes(neuron_axis, groups)
+        # A list, as in JSON, and a copy: the caller may change the original.
+        self.neuron_axis = list(axes) if isinstance(neuron_axis, Sequence) else neuron_axis
+        self.groups = None if groups is None else count
+
+    @property
+    def stateful(self) -> bool:
+        """Whether it learns a state, which only the layer wrapper can store."""
+        return False
+
+    @property
+    def example(self) -> str:
+        """An expression that creates such a regularizer, for error messages."""
+        return f"keras_mhe.{type(self).__name__}()"
+
+    def state_shapes(self, dimension: int) -> dict[str, Shape]:
+        """Names and shapes of the state, for neurons of `dimension` coordinates."""
+        return {}
+
+    def update_state(self, matrix: Tensor, state: State) -> State:
+        """The state after a training step, for a matrix of neurons as in `energy`."""
+        return state
+
+    def energy(self, matrix: Tensor, state: State) -> Tensor:
+        """The energy of a matrix of shape `(d, N)` or `(groups, d, N)`, a scalar tensor."""
+        raise NotImplementedError
+
+    def loss(self, kernel: Tensor) -> Tensor:
+        """The weighted energy of a kernel."""
+        if self.stateful:
+            raise ValueError(
+                f"{self.example} learns a state during training, and a bare regularizer cannot "
+                "store it. Use the layer wrapper instead of `kernel_regularizer`: "
+                "`keras_mhe.HypersphericalRegularization(keras.layers.Dense(64), "
+                f"{self.example})`. Received: {self!r}"
+            )
+        matrix = neuron_matrix(kernel, self.neuron_axis, self.groups)
+        return as_loss(self.factor * self.energy(matrix, {}))
+
+    def __call__(self, kernel: Tensor) -> Tensor:
+        return as_loss(0.0) if is_low_rank_factor(kernel) else self.loss(kernel)
+
+
+class PotentialRegularizer(HypersphericalRegularizer):
+    """Base class of the regularizers that compare neurons by a potential.
+
+    Args:
+        factor: as in `MHE`.
+        spec: the potential.
+        neuron_axis: as in `MHE`.
+        groups: as in `MHE`.
+    """
+
+    def __init__(
+        self, factor: float, spec: PotentialSpec, neuron_axis: NeuronAxis, groups: int | None
+    ) -> None:
+        super().__init__(factor, neuron_axis, groups)
+        self.spec = spec
+
+    @property
+    def s(self) -> float:
+        """Power of the potential."""
+        return self.spec.s
+
+    @property
+    def distance(self) -> str:
+        """Distance in the potential, `"euclidean"` or `"angular"`."""
+        return self.spec.distance
+
+    @property
+    def half_space(self) -> bool:
+        """Whether the mirror images of the neurons are included."""
+        return self.spec.half_space
+
+    @property
+    def softening(self) -> float | str:
+        """Distance below which the potential is continued linearly, or `"auto"`."""
+        return self.spec.softening
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "factor": self.factor,
+            "s": self.s,
+            "distance": self.distance,
+            "half_space": self.half_space,
+            "neuron_axis": self.neuron_axis,
+            "groups": self.groups,
+            "softening": self.softening,
+        }

@@ -1,0 +1,159 @@
+"""Learned projections of compressive MHE. The layer wrapper stores them."""
+
+import abc
+import dataclasses
+from dataclasses import dataclass
+
+import keras
+from keras import ops
+
+from keras_mhe._arguments import check_flag, check_nonnegative
+from keras_mhe._typing import Shape, State, Tensor
+from keras_mhe.energies._energy import energy_of
+from keras_mhe.energies._potential import Potential, PotentialSpec
+from keras_mhe.energies._programs import program_for, value_with_gradient
+from keras_mhe.regularizers._projection_steps import (
+    CosineDistance,
+    FullSpaceEnergy,
+    Objective,
+    gradient_steps,
+    projected_value_and_gradient,
+    value_and_gradient_after_step,
+)
+from keras_mhe.regularizers._projections import Projection
+
+
+def _value_and_gradient(
+    matrix: Tensor, projection: Tensor, potential: Potential
+) -> tuple[Tensor, Tensor]:
+    return projected_value_and_gradient(matrix, projection[None], potential)
+
+
+@dataclass(frozen=True)
+class LearnedProjection(Projection):
+    """Base class of the learned projections: they start at random and take gradient steps."""
+
+    dim: int = 30
+    learning_rate: float = 0.1
+    steps: int = 1
+    unroll: bool = True
+
+    def __post_init__(self) -> None:
+        self._set_integer("dim")
+        self._set_integer("steps")
+        rate = check_nonnegative(self.learning_rate, "learning_rate")
+        object.__setattr__(self, "learning_rate", rate)
+        object.__setattr__(self, "unroll", check_flag(self.unroll, "unroll"))
+
+    @abc.abstractmethod
+    def objective(self, matrix: Tensor, spec: PotentialSpec) -> Objective:
+        """The function that the steps decrease or increase."""
+
+    @property
+    def stateful(self) -> bool:
+        return True
+
+    def state_shapes(self, dimension: int) -> dict[str, Shape]:
+        return {} if dimension <= self.dim else {"projection": (self.dim, dimension)}
+
+    def update_state(self, matrix: Tensor, state: State, spec: PotentialSpec) -> State:
+        if not state:
+            return state
+        matrix, projection = ops.stop_gradient(matrix), state["projection"]
+        options = (self.objective(matrix, spec), self.learning_rate, self.steps)
+        program = program_for(gradient_steps, matrix, projection, options=options)
+        return {"projection": program(matrix, projection)}
+
+    def energy(self, matrix: Tensor, state: State, spec: PotentialSpec) -> Tensor:
+        if matrix.shape[-2] <= self.dim:
+            return energy_of(matrix, spec.of_neurons(matrix))
+        potential, projection = spec.of_neurons(matrix, self.dim), state["projection"]
+        if not self.unroll:
+            return value_with_gradient(
+                _value_and_gradient, matrix, projection, options=(potential,)
+            )
+        options = (self.objective(matrix, spec), self.learning_rate, potential)
+        return value_with_gradient(
+            value_and_gradient_after_step, matrix, projection, options=options
+        )
+
+
+@keras.saving.register_keras_serializable(package="keras_mhe")
+@dataclass(frozen=True)
+class AngleProjection(LearnedProjection):
+    """Learned projection of compressive MHE that preserves angles.
+
+    `E(P'W)`, where `P' = P - learning_rate * dL/dP` and `L = |cos(PW) - cos(W)|_F`. Here `cos` is
+    the matrix of cosines between neurons. P has the shape `(dim, d)`, W has the shape `(d, N)`.
+
+    The layer wrapper stores P, which starts with entries drawn from `N(0, 1)`. In each training
+    step, P takes `steps` gradient steps that decrease L. The loss uses P', which is one step
+    further. This step is not stored, and the gradient of the loss passes through it.
+
+    Args:
+        dim: number of dimensions after projection. Neurons with at most `dim` coordinates are not
+            projected.
+        learning_rate: size of a step, zero or larger. The learning rate of the network has no
+            effect on it.
+        steps: number of steps of P in a training step. P takes none if the kernel has not changed
+            since the last one, as when gradients accumulate or the network's learning rate is zero.
+        unroll: whether the loss uses P'. If False, it uses P.
+
+    Raises:
+        TypeError, ValueError: if an argument has the wrong type or is out of range.
+
+    Source: Lin et al. (2020), "Regularizing Neural Networks via Minimizing Hyperspherical
+    Energy", CVPR.
+
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import AngleProjection, CoMHE, HypersphericalRegularization
+        >>> regularizer = CoMHE(projection=AngleProjection(dim=20))
+        >>> layer = HypersphericalRegularization(keras.layers.Dense(64), regularizer)
+        >>> layer.build((None, 100))
+        >>> tuple(layer.state["projection"].shape)
+        (20, 100)
+    """
+
+    def objective(self, matrix: Tensor, spec: PotentialSpec) -> Objective:
+        return CosineDistance()
+
+
+@keras.saving.register_keras_serializable(package="keras_mhe")
+@dataclass(frozen=True)
+class AdversarialProjection(LearnedProjection):
+    """Learned projection of compressive MHE that brings neurons close to each other.
+
+    `E(P'W)`, where `P' = P + learning_rate * dL/dP` and L is the energy of PW in full space. P has
+    the shape `(dim, d)`, W has the shape `(d, N)`.
+
+    The layer wrapper stores P, which starts with entries drawn from `N(0, 1)`. In each training
+    step, P takes `steps` gradient steps that increase L. The loss uses P', which is one step
+    further. This step is not stored, and the gradient of the loss passes through it.
+
+    Args:
+        dim: number of dimensions after projection. Neurons with at most `dim` coordinates are not
+            projected.
+        learning_rate: size of a step, zero or larger. The learning rate of the network has no
+            effect on it.
+        steps: number of steps of P in a training step, as in `AngleProjection`.
+        unroll: whether the loss uses P'. If False, it uses P.
+
+    Raises:
+        TypeError, ValueError: if an argument has the wrong type or is out of range.
+
+    Source: Lin et al. (2020), "Regularizing Neural Networks via Minimizing Hyperspherical
+    Energy", CVPR.
+
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import AdversarialProjection, CoMHE, HypersphericalRegularization
+        >>> regularizer = CoMHE(projection=AdversarialProjection(steps=3))
+        >>> layer = HypersphericalRegularization(keras.layers.Conv2D(64, 3), regularizer)
+    """
+
+    steps: int = 10
+
+    def objective(self, matrix: Tensor, spec: PotentialSpec) -> Objective:
+        full_space = dataclasses.replace(spec, half_space=False)
+        return FullSpaceEnergy(full_space.of_neurons(matrix, self.dim))

@@ -1,0 +1,158 @@
+"""Minimum hyperspherical energy, in full space and in half space."""
+
+from typing import Any
+
+import keras
+
+from keras_mhe._typing import NeuronAxis, State, Tensor
+from keras_mhe.energies._energy import energy_of
+from keras_mhe.energies._minibatch import check_sample, sampled_energy
+from keras_mhe.energies._potential import PotentialSpec
+from keras_mhe.regularizers._base import PotentialRegularizer
+
+
+@keras.saving.register_keras_serializable(package="keras_mhe")
+class MHE(PotentialRegularizer):
+    """Minimum hyperspherical energy: pushes the directions of a layer's neurons apart.
+
+    `loss = factor * mean over i != j of |u_i - u_j|^(-s)`, where `u_i` are the neurons (columns of
+    the kernel) on the unit sphere. `hyperspherical_energy` documents `s = 0`, angles and half
+    space.
+
+    The loss does not depend on the norms of the neurons. Combine it with weight decay, as the
+    papers do: `MHE(1.0) + keras.regularizers.L2(5e-4)`.
+
+    The input is a kernel of shape `(..., N)` with one neuron in each column; the output is a scalar
+    without unit.
+
+    Args:
+        factor: weight in the loss, zero or larger. The papers use 1 in hidden layers (half space)
+            and 10 in the output layer (full space).
+        s: power of the potential, zero or larger; 0 means the logarithm.
+        distance: `"euclidean"` or `"angular"`.
+        half_space: whether to include the mirror images `-u_i` of the neurons. Use it in layers
+            where a neuron and its negative are redundant. `HalfSpaceMHE` is the short form.
+        neuron_axis: the axis or axes of the kernel that index neurons. The other axes are
+            coordinates. `None` means the last axis, as in Dense and Conv. Use -2 for transposed
+            convolutions and 0 for Embedding. In `HypersphericalRegularization` and `regularize`,
+            `None` means the axes of the layer.
+        groups: number of equal, contiguous groups of neurons: the `groups` of a convolution, 4 for
+            an LSTM, 3 for a GRU. Only neurons of the same group repel each other. `None` means 1,
+            or the groups of the layer in `HypersphericalRegularization` and `regularize`. The loss
+            is the mean over groups.
+        sample: number of neurons in a random group. At each step, neurons repel each other only
+            inside such groups, which are drawn again when the kernel has changed. The loss is an
+            unbiased estimate, in time and memory `O(N * sample)`. Use it for layers of tens of
+            thousands of neurons. `None` means all pairs, as does a number that is not smaller than
+            the number of neurons.
+        softening: Euclidean distance below which the potential is continued linearly in the
+            cosine, so that training does not diverge. `"auto"` chooses it from the numbers of
+            neurons and coordinates, and 0 gives the singular potential.
+
+    Raises:
+        TypeError, ValueError: if an argument has the wrong type or is out of range. At the first
+            call, also if a kernel does not fit `neuron_axis` or `groups`.
+        NotImplementedError: if second derivatives are requested of an energy that is sampled or
+            computed by panels.
+
+    Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS.
+
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import MHE
+        >>> layer = keras.layers.Dense(10, kernel_regularizer=MHE(10.0, s=0))
+        >>> layer.build((None, 32))
+        >>> len(layer.losses)
+        1
+    """
+
+    def __init__(
+        self,
+        factor: float = 1.0,
+        s: float = 2.0,
+        *,
+        distance: str = "euclidean",
+        half_space: bool = False,
+        neuron_axis: NeuronAxis = None,
+        groups: int | None = None,
+        sample: int | None = None,
+        softening: float | str = "auto",
+    ) -> None:
+        spec = PotentialSpec(s, distance, half_space, softening)
+        super().__init__(factor, spec, neuron_axis, groups)
+        self.sample = check_sample(sample)
+
+    def energy(self, matrix: Tensor, state: State) -> Tensor:
+        potential = self.spec.of_neurons(matrix)
+        if self.sample is None:
+            return energy_of(matrix, potential)
+        return sampled_energy(matrix, potential, self.sample)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "sample": self.sample}
+
+
+@keras.saving.register_keras_serializable(package="keras_mhe")
+class HalfSpaceMHE(MHE):
+    """Minimum hyperspherical energy in half space: `MHE` with `half_space=True`.
+
+    `loss = factor * mean over p != q of |p - q|^(-s)`, where p and q are any two of the 2N points
+    `u_i` and `-u_i`: the neurons on the unit sphere and their mirror images. Neurons also repel
+    each other's mirror images, because a neuron and its negative carry the same information in a
+    hidden layer. The papers use half space in hidden layers.
+
+    The input is a kernel of shape `(..., N)` with one neuron in each column; the output is a scalar
+    without unit.
+
+    Args:
+        factor: weight in the loss, zero or larger. The papers use 1 in hidden layers.
+        s: power of the potential, zero or larger; 0 means the logarithm.
+        distance: `"euclidean"` or `"angular"`.
+        neuron_axis: the axis or axes of the kernel that index neurons, as in `MHE`. `None` means
+            the last axis.
+        groups: number of equal, contiguous groups of neurons, as in `MHE`. `None` means 1. The loss
+            is the mean over groups.
+        sample: number of neurons in a random group, as in `MHE`. `None` means all pairs.
+        softening: distance below which the potential is continued linearly, as in `MHE`.
+
+    Raises:
+        TypeError, ValueError: if an argument has the wrong type or is out of range. At the first
+            call, also if a kernel does not fit `neuron_axis` or `groups`.
+        NotImplementedError: if second derivatives are requested of an energy that is sampled or
+            computed by panels.
+
+    Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS.
+
+    Examples:
+        >>> import keras
+        >>> from keras_mhe import HalfSpaceMHE
+        >>> decay = keras.regularizers.L2(5e-4)
+        >>> layer = keras.layers.Conv2D(64, 3, kernel_regularizer=HalfSpaceMHE(1.0) + decay)
+    """
+
+    def __init__(
+        self,
+        factor: float = 1.0,
+        s: float = 2.0,
+        *,
+        distance: str = "euclidean",
+        neuron_axis: NeuronAxis = None,
+        groups: int | None = None,
+        sample: int | None = None,
+        softening: float | str = "auto",
+    ) -> None:
+        super().__init__(
+            factor,
+            s,
+            distance=distance,
+            half_space=True,
+            neuron_axis=neuron_axis,
+            groups=groups,
+            sample=sample,
+            softening=softening,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        del config["half_space"]
+        return config

@@ -1,0 +1,203 @@
+"""Projections of compressive MHE that are not learned: random, and groups of coordinates."""
+
+import abc
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mhe._arguments import check_flag, check_integer
+from keras_mhe._backend import normals
+from keras_mhe._random import fingerprint, seed_of
+from keras_mhe._typing import NeuronAxis, Shape, State, Tensor
+from keras_mhe.energies._energy import energy_of
+from keras_mhe.energies._neurons import neuron_matrix
+from keras_mhe.energies._potential import Potential, PotentialSpec
+from keras_mhe.energies._programs import program_for, value_with_gradient
+from keras_mhe.regularizers._projection_steps import projected_value_and_gradient
+
+_LARGEST_SEED = 2**31 - 1
+
+
+class Projection(abc.ABC):
+    """Base class of the projections of neurons to few dimensions."""
+
+    @property
+    def stateful(self) -> bool:
+        """Whether it is learned, so that only the layer wrapper can store it."""
+        return False
+
+    def state_shapes(self, dimension: int) -> dict[str, Shape]:
+        """Names and shapes of the state, for neurons of `dimension` coordinates."""
+        return {}
+
+    def update_state(self, matrix: Tensor, state: State, spec: PotentialSpec) -> State:
+        """The state after a training step."""
+        return state
+
+    @abc.abstractmethod
+    def energy(self, matrix: Tensor, state: State, spec: PotentialSpec) -> Tensor:
+        """The energy of the projected neurons of a matrix, a scalar tensor."""
+
+    def _set_integer(self, name: str, least: int = 1) -> None:
+        expected = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        number = check_integer(getattr(self, name), name, least=least, expected=expected)
+        object.__setattr__(self, name, number)
+
+    def get_config(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Projection":
+        return cls(**config)
+
+
+def _draw(matrix: Tensor, projection: "RandomProjection") -> Tensor:
+    number = fingerprint(matrix) if projection.resample else 0
+    shape = (projection.count, projection.dim, matrix.shape[-2])
+    dtype = keras.backend.standardize_dtype(matrix.dtype)
+    return normals(shape, dtype, seed_of(number, projection.seed))
+
+
+def _random_value_and_gradient(
+    matrix: Tensor, projection: "RandomProjection", potential: Potential
+) -> tuple[Tensor, Tensor]:
+    return projected_value_and_gradient(matrix, _draw(matrix, projection), potential)
+
+
+@keras.saving.register_keras_serializable(package="keras_mhe")
+@dataclass(frozen=True)
+class RandomProjection(Projection):
+    """Random projections of compressive MHE, drawn again at each step.
+
+    `E = mean over c of E(P_c W)`, where the `count` matrices `P_c` have the shape `(dim, d)` and
+    entries drawn from `N(0, 1)`. The draw is computed from the bits of the kernel. It changes when
+    the kernel changes. It is the same for the same kernel, on every replica and after loading.
+
+    Args:
+        dim: number of dimensions after projection. Neurons with at most `dim` coordinates are not
+            projected.
+        count: number of projections.
+        seed: integer from 0 to `2^31 - 1`. Different seeds give different draws.
+        resample: whether to draw again when the kernel changes. If False, all kernels of the same
+            shape use one constant draw.
+
+    Raises:
+        TypeError, ValueError: if an argument has the wrong type or is out of range.
+
+    Source: Lin et al. (2020), "Regularizing Neural Networks via Minimizing Hyperspherical
+    Energy", CVPR.
+
+    Examples:
+        >>> from keras_mhe import CoMHE, RandomProjection
+        >>> CoMHE(projection=RandomProjection(dim=30)).projection.count
+        20
+    """
+
+    dim: int = 40
+    count: int = 20
+    seed: int = 0
+    resample: bool = True
+
+    def __post_init__(self) -> None:
+        self._set_integer("dim")
+        self._set_integer("count")
+        self._set_integer("seed", least=0)
+        if self.seed > _LARGEST_SEED:
+            raise ValueError(
+                "Invalid value for argument `seed`. Expected an integer of at most "
+                f"{_LARGEST_SEED}. Received: seed={self.seed}"
+            )
+        object.__setattr__(self, "resample", check_flag(self.resample, "resample"))
+
+    def draw(
+        self,
+        kernel: Tensor,
+        neuron_axis: NeuronAxis = None,
+        groups: int | None = None,
+    ) -> Tensor:
+        """The projections that training uses for a kernel.
+
+        Args:
+            kernel: floating-point tensor or variable with at least two axes.
+            neuron_axis: as in `MHE`.
+            groups: as in `MHE`.
+
+        Returns:
+            A tensor of shape `(count, dim, d)`, where d is the number of coordinates of a neuron.
+
+        Raises:
+            TypeError: if the kernel is not floating point.
+            ValueError: if the kernel does not fit `neuron_axis` or `groups`, or if its neurons have
+                at most `dim` coordinates.
+        """
+        matrix = neuron_matrix(kernel, neuron_axis, groups)
+        if matrix.shape[-2] <= self.dim:
+            raise ValueError(
+                f"Neurons with at most dim={self.dim} coordinates are not projected. "
+                f"Received: kernel.shape={tuple(kernel.shape)}"
+            )
+        # Compiled as in training: without XLA, TensorFlow draws other numbers.
+        return program_for(_draw, matrix, options=(self,))(matrix)
+
+    def energy(self, matrix: Tensor, state: State, spec: PotentialSpec) -> Tensor:
+        if matrix.shape[-2] <= self.dim:
+            return energy_of(matrix, spec.of_neurons(matrix))
+        potential = spec.of_neurons(matrix, self.dim)
+        return value_with_gradient(_random_value_and_gradient, matrix, options=(self, potential))
+
+
+@keras.saving.register_keras_serializable(package="keras_mhe")
+@dataclass(frozen=True)
+class GroupProjection(Projection):
+    """Projections of compressive MHE to disjoint groups of coordinates.
+
+    `E = mean over k of E(W_k)`, where W is the matrix of neurons, of shape `(d, N)`, and `W_k` are
+    its rows in group k. Groups are contiguous, and their sizes differ by at most one.
+
+    Args:
+        count: number of groups, at most the number of coordinates of a neuron.
+
+    Raises:
+        TypeError, ValueError: if `count` has the wrong type or is out of range. At the first call
+            (when the layer wrapper is built), also if a neuron has fewer than `count` coordinates.
+
+    Source: Lin et al. (2020), "Regularizing Neural Networks via Minimizing Hyperspherical
+    Energy", CVPR.
+
+    Examples:
+        >>> from keras_mhe import CoMHE, GroupProjection
+        >>> regularizer = CoMHE(projection=GroupProjection(8))
+    """
+
+    count: int = 4
+
+    def __post_init__(self) -> None:
+        self._set_integer("count")
+
+    def state_shapes(self, dimension: int) -> dict[str, Shape]:
+        if self.count > dimension:
+            raise ValueError(
+                "A neuron needs at least one coordinate for each group of its projection. "
+                f"Received: count={self.count}, neurons of {dimension} coordinates"
+            )
+        return {}
+
+    def energy(self, matrix: Tensor, state: State, spec: PotentialSpec) -> Tensor:
+        *batch, d, n = matrix.shape
+        self.state_shapes(d)
+        size, larger = divmod(d, self.count)
+        end = larger * (size + 1)
+        parts = [
+            (larger, size + 1, matrix[..., :end, :]),
+            (self.count - larger, size, matrix[..., end:, :]),
+        ]
+        energy: Any = 0.0
+        for count, rows, part in parts:
+            if count:
+                groups = ops.reshape(part, (*batch, count, rows, n))
+                share = count / self.count
+                energy = energy + share * energy_of(groups, spec.of_neurons(groups))
+        return energy

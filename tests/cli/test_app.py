@@ -1,0 +1,194 @@
+"""The commands `demo` and `inspect`: output, files, exit status and errors."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from helpers import normals
+from keras import layers
+from typer.testing import CliRunner
+
+from keras_mhe import __main__, energy_report
+from keras_mhe.cli._app import app
+
+pytestmark = pytest.mark.once
+
+
+@pytest.mark.slow
+def test_demo_trains_prints_a_table_and_saves_a_picture(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    options = ["--seeds", "1", "--epochs", "2", "--factor", "3", "--s", "0"]
+    result = CliRunner().invoke(app, ["demo", *options, "--output", str(folder)])
+    assert result.exit_code == 0, result.output
+    assert "280 training images" in result.output
+    for text in ("balanced accuracy", "3 rarest", "smallest angle", "energy (s=0)", "one pair"):
+        assert text in result.output
+    assert (folder / "sphere.png").read_bytes().startswith(b"\x89PNG")
+    assert str(folder / "sphere.png") in result.output
+
+
+def test_help_lists_all_options():
+    result = CliRunner().invoke(app, ["demo", "--help"], env={"COLUMNS": "100", "TERM": "dumb"})
+    assert result.exit_code == 0
+    for option in ("--seeds", "--factor", "--s ", "--epochs", "--output"):
+        assert option in result.output
+
+
+def test_call_without_arguments_lists_the_commands():
+    assert "demo" in CliRunner().invoke(app, []).output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["inspect"],
+        ["inspect", "x", "--s", "-1"],
+        ["demo", "--seeds", "0"],
+        ["demo", "--factor", "-1"],
+        ["demo", "--s", "x"],
+        ["train"],
+    ],
+)
+def test_invalid_arguments_exit_with_status_2_and_an_error(arguments):
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+    assert "Error" in result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "extra"), [("demo", "sklearn", "demo"), ("inspect", "jinja2", "inspect")]
+)
+def test_missing_packages_raise_an_error_that_names_the_extra(monkeypatch, command, module, extra):
+    monkeypatch.setattr(sys, "argv", ["keras-mhe", command])
+    monkeypatch.setattr(__main__, "find_spec", lambda name: None if name == module else name)
+    with pytest.raises(SystemExit) as raised:
+        __main__.main()
+    assert module in str(raised.value)
+    assert f'pip install "keras-mhe[{extra}]"' in str(raised.value)
+
+
+@pytest.fixture
+def saved_model(tmp_path):
+    """A saved model with an orthogonal hidden layer and a random output layer."""
+    keras.utils.set_random_seed(0)
+    path = tmp_path / "model.keras"
+    model = keras.Sequential(
+        [
+            keras.Input((32,)),
+            layers.Dense(16, kernel_initializer="orthogonal", name="hidden"),
+            layers.Dense(10, kernel_initializer="random_normal", name="head"),
+        ]
+    )
+    model.save(path)
+    return model, path
+
+
+def inspect(*arguments):
+    return CliRunner().invoke(app, ["inspect", *map(str, arguments)])
+
+
+def test_inspect_prints_the_report(saved_model):
+    model, path = saved_model
+    result = inspect(path)
+    assert result.exit_code == 0, result.output
+    assert result.output.strip() == repr(energy_report(model)).strip()
+
+
+def test_inspect_writes_html_png_and_json(saved_model, tmp_path):
+    model, path = saved_model
+    out = {kind: tmp_path / f"report.{kind}" for kind in ("html", "png", "json")}
+    options = [text for kind, file in out.items() for text in (f"--{kind}", file)]
+    result = inspect(path, "--s", 0, "--distance", "angular", "--half-space", *options)
+    assert result.exit_code == 0, result.output
+    report = energy_report(model, 0, distance="angular", half_space=True)
+    assert json.loads(out["json"].read_text()) == report.to_dict()
+    assert out["png"].read_bytes().startswith(b"\x89PNG")
+    assert "Neurons of model.keras" in out["html"].read_text()
+
+
+def test_json_option_with_a_dash_writes_only_json_to_standard_output(saved_model):
+    result = inspect(saved_model[1], "--json", "-", "--full-space")
+    assert json.loads(result.stdout) == energy_report(saved_model[0], half_space=False).to_dict()
+
+
+def test_weights_option_loads_the_weights_of_another_file(saved_model, tmp_path):
+    model, path = saved_model
+    model.get_layer("head").kernel.assign(normals(16, 10))
+    model.save_weights(tmp_path / "new.weights.h5")
+    result = inspect(path, "--weights", tmp_path / "new.weights.h5", "--json", "-")
+    assert json.loads(result.stdout) == energy_report(model).to_dict()
+
+
+@pytest.mark.parametrize(("position", "status"), [(3, 0), (0.2, 1)])
+def test_fail_above_exits_with_status_1_if_a_position_is_higher(saved_model, position, status):
+    result = inspect(saved_model[1], "--fail-above", position)
+    assert result.exit_code == status
+    assert ("above position 0.2, zero or not finite: head." in result.stderr) == (status == 1)
+
+
+@pytest.mark.parametrize("value", [0, np.nan])
+def test_fail_above_exits_with_status_1_for_zero_or_non_finite_neurons(saved_model, value):
+    model, path = saved_model
+    model.get_layer("hidden").kernel.assign(np.full((32, 16), value))
+    model.save(path)
+    assert inspect(path).exit_code == 0
+    result = inspect(path, "--fail-above", 3)
+    assert result.exit_code == 1
+    assert "hidden" in result.stderr
+
+
+def test_fail_above_names_kernels_without_a_position(saved_model):
+    options = ["--s", 0, "--distance", "angular", "--fail-above", 3]
+    assert "no position is known for head." in inspect(saved_model[1], *options).stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["{folder}"],
+        ["{folder}/nowhere.keras"],
+        ["{folder}/empty.keras"],
+        ["{folder}/text.keras"],
+        ["{model}", "--weights", "{folder}/nowhere.h5"],
+        ["{model}", "--html", "{folder}/no/such/folder.html"],
+        ["{model}", "--json", "{folder}/no/such/folder.json"],
+        ["{model}", "--png", "{folder}/no/such/folder.png"],
+        ["{model}", "--html", "{model}"],
+        ["{model}", "--html", "{folder}/same", "--json", "{folder}/same"],
+        ["{model}", "--fail-above", "nan"],
+        ["{model}", "--s", "3000"],
+    ],
+)
+def test_unusable_paths_and_options_exit_with_a_one_line_error(saved_model, tmp_path, arguments):
+    (tmp_path / "empty.keras").touch()
+    (tmp_path / "text.keras").write_text("not a model")
+    result = inspect(*[text.format(folder=tmp_path, model=saved_model[1]) for text in arguments])
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+    [line] = result.stderr.strip().splitlines()
+    assert line.startswith("keras-mhe: ")
+    # The model file is unchanged.
+    assert inspect(saved_model[1]).exit_code == 0
+
+
+def test_model_without_kernels_exits_with_a_clear_error(tmp_path):
+    path = tmp_path / "model.keras"
+    keras.Sequential([keras.Input((3,)), layers.ReLU()]).save(path)
+    result = inspect(path)
+    assert result.exit_code == 2
+    assert "no kernel to report" in result.stderr
+
+
+@pytest.mark.slow
+def test_damaged_file_exits_without_a_traceback(saved_model, tmp_path):
+    content = saved_model[1].read_bytes()
+    (tmp_path / "short.keras").write_bytes(content[: len(content) // 2])
+    command = [sys.executable, "-m", "keras_mhe", "inspect", str(tmp_path / "short.keras")]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "keras-mhe: " in result.stderr.strip().splitlines()[-1]

@@ -1,0 +1,171 @@
+"""The HTML page of a report is self-contained, has all values, and fits browser windows."""
+
+import base64
+import os
+import shutil
+from html.parser import HTMLParser
+
+import keras
+import numpy as np
+import pytest
+from helpers import normals
+from keras import layers
+
+from keras_mhe import energy_report
+from keras_mhe.cli._page import kernels_to_draw, render_html, render_png
+
+pytestmark = pytest.mark.once
+
+# Elements without an end tag.
+_VOID = {"meta", "link", "img", "br"}
+
+
+class Outline(HTMLParser):
+    """Checks that elements are nested correctly; collects tags, attributes and cell texts."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.attributes, self.cells, self.tags = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *pair) for pair in attrs]
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th", "span", "b", "li", "title"):
+            self.cells.append(data.strip())
+
+
+def report(name="hidden", faults=True, **options):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(16, 3, name=name),
+            layers.DepthwiseConv2D(3, name="depthwise"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(10, name="head"),
+        ]
+    )
+    value = normals(16, 10)
+    if faults:
+        value[:, 1], value[3, 3] = 0, np.inf
+    model.get_layer("head").kernel.assign(value)
+    return energy_report(model, **options)
+
+
+def outline(text):
+    parsed = Outline()
+    parsed.feed(text)
+    assert parsed.open == []
+    return parsed
+
+
+def test_page_has_all_values_of_the_report():
+    content = report()
+    parsed = outline(render_html(content, "model.keras"))
+    for row in content.rows:
+        assert row.name in parsed.cells
+        assert f"{row.nearest_angle_min:.1f}" in parsed.cells
+        assert f"{row.uniform:.5f}" in parsed.cells
+    assert f"{content.rows[0].position:.3f}" in parsed.cells
+    assert "1 zero, 1 not finite" in parsed.cells
+    assert "Neurons of model.keras" in parsed.cells
+    assert any(cell.startswith("depthwise/kernel: ") for cell in parsed.cells)
+
+
+def test_page_loads_no_resources_and_has_no_scripts():
+    parsed = outline(render_html(report(), "model.keras"))
+    for tag, name, value in parsed.attributes:
+        if name in ("src", "href"):
+            assert value.startswith("data:"), (tag, value)
+        assert not name.startswith("on")
+    assert "script" not in parsed.tags
+    pictures = [v for tag, name, v in parsed.attributes if (tag, name) == ("img", "src")]
+    assert len(pictures) == 3
+    for data in pictures:
+        svg = base64.b64decode(data.partition("base64,")[2]).decode()
+        assert "<svg" in svg
+        assert "<script" not in svg
+
+
+def test_pictures_have_alternative_texts():
+    parsed = outline(render_html(report(), "model.keras"))
+    texts = [value for tag, name, value in parsed.attributes if (tag, name) == ("img", "alt")]
+    assert len(texts) == 3
+    assert all(len(text) > 30 for text in texts)
+
+
+def test_names_from_a_file_are_escaped():
+    # The name holds HTML, and a formula that matplotlib cannot parse.
+    name = "<b onclick=alert(1)>&'\" $\\frac{$"
+    text = render_html(report(name), f"{name}.keras")
+    assert name not in text
+    assert name in outline(text).cells
+
+
+def test_equal_reports_give_equal_pages():
+    content = report()
+    assert render_html(content, "x") == render_html(content, "x")
+
+
+def test_reports_without_positions_or_directions_are_rendered():
+    content = report(s=0, distance="angular", half_space=False)
+    assert "-" in outline(render_html(content, "x")).cells
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(3, kernel_initializer="zeros", name="d")]
+    )
+    zeros = energy_report(model)
+    assert "3 zero" in outline(render_html(zeros, "x")).cells
+    render_png(zeros)
+
+
+def test_kernels_with_faults_are_drawn_first():
+    content = report()
+    assert [row.name for row in kernels_to_draw(content)] == ["head", "hidden"]
+    assert render_png(content).startswith(b"\x89PNG")
+
+
+def browser_path():
+    named = os.environ.get("CHROMIUM")
+    return named or shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [320, 768, 1600])
+def test_page_fits_the_browser_window_without_errors_or_requests(tmp_path, width):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = tmp_path / "page.html"
+    path.write_text(render_html(report("a_kernel_with_quite_a_long_name_" * 3), "model.keras"))
+    with sync_api.sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(
+                executable_path=browser_path(), args=["--no-sandbox", "--disable-gpu"]
+            )
+        except sync_api.Error as error:
+            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
+        tab = browser.new_page(viewport={"width": width, "height": 800})
+        messages, requests = [], []
+        tab.on("console", lambda message: messages.append(message.text))
+        tab.on("pageerror", lambda error: messages.append(str(error)))
+        tab.on("request", lambda request: requests.append(request.url))
+        tab.goto(path.as_uri())
+        tab.wait_for_load_state("networkidle")
+        assert messages == []
+        assert [url for url in requests if not url.startswith(("data:", path.as_uri()))] == []
+        # The page does not scroll horizontally. Wide elements scroll in boxes of their own.
+        assert tab.evaluate("document.documentElement.scrollWidth") == width
+        boxes = "[...document.querySelectorAll('.wide, .tile, .grid img, h1, p, li')]"
+        edges = tab.evaluate(f"{boxes}.map(box => box.getBoundingClientRect().right)")
+        assert max(edges) <= width
+        # A short name takes one line, a long one several.
+        lines = "[...document.querySelectorAll('tbody th span')].map(name => name.offsetHeight)"
+        long, short = tab.evaluate(lines)
+        assert short < 2 * 1.5 * 16 <= long
+        assert tab.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+        browser.close()

@@ -1,0 +1,62 @@
+"""Random kernels, and energies and gradients as numbers and NumPy arrays."""
+
+import keras
+import numpy as np
+import pytest
+from differentiate import value_and_gradient
+
+from keras_mhe import hyperspherical_energy
+
+POWERS = [0, 1, 2, 2.5]
+DISTANCES = ["euclidean", "angular"]
+SPACES = [False, True]
+
+
+def on_every_potential(test):
+    test = pytest.mark.parametrize("s", POWERS)(test)
+    test = pytest.mark.parametrize("distance", DISTANCES)(test)
+    return pytest.mark.parametrize("half_space", SPACES)(test)
+
+
+# Every power, distance and space. `test_potential.py` tests all 16 combinations for one pair.
+on_some_potentials = pytest.mark.parametrize(
+    ("s", "distance", "half_space"),
+    [
+        (0, "euclidean", True),
+        (1, "angular", False),
+        (2, "euclidean", False),
+        (2.5, "angular", True),
+    ],
+)
+
+
+def normals(*shape, seed=0, dtype="float32"):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def energy_value(kernel, *args, **options):
+    return float(keras.ops.convert_to_numpy(hyperspherical_energy(kernel, *args, **options)))
+
+
+def energy_and_gradient(kernel, *args, **options):
+    return value_and_gradient(lambda k: hyperspherical_energy(k, *args, **options), kernel)
+
+
+def second_order_gradient(kernel, **options):
+    """Returns the squared norm of the energy's gradient, and the gradient of that squared norm."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        def gradient(k):
+            with tf.GradientTape() as tape:
+                tape.watch(k)
+                value = hyperspherical_energy(k, **options)
+            return tape.gradient(value, k)
+
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        gradient = jax.grad(lambda k: hyperspherical_energy(k, **options))
+    else:
+        pytest.skip("Keras does not differentiate custom gradients twice on this backend")
+    return value_and_gradient(lambda k: keras.ops.sum(gradient(k) ** 2), kernel)

@@ -1,0 +1,23 @@
+"""The table that `regularize` returns."""
+
+import keras
+from keras import layers
+from small_models import row_of, transformer_model
+
+from keras_mhe import MHE, regularize
+
+
+def test_table_fits_80_columns_and_has_the_shape_of_each_kernel():
+    table = regularize(transformer_model())
+    text = repr(table)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.startswith("Kernels regularized: 14 of 14.")
+    row = row_of(table, "head")
+    assert (row.groups, row.dimension, row.neurons, row.shape) == (1, 8, 5, (8, 5))
+    assert {row.groups for row in table.rows if row.layer == "both"} == {4}
+
+
+def test_note_suggests_a_sample_for_many_neurons():
+    model = keras.Sequential([keras.Input((4,), dtype="int32"), layers.Embedding(9000, 4)])
+    assert "sample" in regularize(model).rows[0].note
+    assert "sample" not in regularize(model, MHE(sample=64), MHE(sample=64)).rows[0].note

@@ -1,0 +1,253 @@
+"""Regularizers work as Keras regularizers: calls, sums, configs, saved and cloned models."""
+
+import copy
+import math
+import pickle
+
+import keras
+import numpy as np
+import pytest
+
+import keras_mhe
+from keras_mhe import (
+    MGD,
+    MHC,
+    MHE,
+    MHP,
+    MHS,
+    RMHP,
+    CoMHE,
+    GroupProjection,
+    HalfSpaceMHE,
+    hyperspherical_energy,
+)
+from keras_mhe.regularizers import RegularizerSum
+
+KERNEL = np.random.default_rng(0).standard_normal((3, 3, 4, 8)).astype("float32")
+
+every_regularizer = pytest.mark.parametrize(
+    "regularizer",
+    [
+        MHE(),
+        MHE(10.0, 0, distance="angular", half_space=True, softening=0.2),
+        MHE(2.0, 1.5, neuron_axis=(0, -1), groups=4, softening=0),
+        HalfSpaceMHE(0.5, neuron_axis=-2),
+        HalfSpaceMHE(1.0) + keras.regularizers.L2(5e-4),
+        keras.regularizers.L1(1e-3) + MHE(0.1) + HalfSpaceMHE(0.2),
+        CoMHE(2.0, 0, projection="random", groups=2),
+        CoMHE(distance="angular", projection=GroupProjection(3)) + keras.regularizers.L2(5e-4),
+        MHS(0.1, half_space=True, all_neurons=True) + RMHP(0.2, groups=2),
+        MHP(1.0, 1, pole="worst", softening=0.2, neuron_axis=-2),
+        MHC(0.1, 5.0, pole="worst", half_space=True) + MGD(0.1, half_space=True),
+    ],
+    ids=lambda regularizer: type(regularizer).__name__,
+)
+
+
+def loss(regularizer, kernel=KERNEL):
+    return float(keras.ops.convert_to_numpy(regularizer(keras.ops.convert_to_tensor(kernel))))
+
+
+def energy(**options):
+    return float(keras.ops.convert_to_numpy(hyperspherical_energy(KERNEL, **options)))
+
+
+class TestCall:
+    def test_loss_is_factor_times_energy(self):
+        options = {"s": 1, "distance": "angular", "neuron_axis": -2, "groups": 2, "softening": 0.5}
+        expected = 3 * energy(**options)
+        assert loss(MHE(3, **options)) == pytest.approx(expected)
+        assert loss(HalfSpaceMHE(3, **options)) == pytest.approx(
+            3 * energy(half_space=True, **options)
+        )
+
+    def test_factor_zero_gives_zero_loss(self):
+        assert loss(MHE(0)) == 0
+
+    def test_half_space_mhe_equals_mhe_with_half_space(self):
+        assert loss(HalfSpaceMHE(2.0)) == loss(MHE(2.0, half_space=True))
+
+    def test_keras_accepts_class_and_instance(self):
+        assert isinstance(keras.regularizers.get(MHE), MHE)
+        regularizer = HalfSpaceMHE()
+        assert keras.regularizers.get(regularizer) is regularizer
+
+
+class TestSum:
+    def test_sums_with_keras_regularizers_work_in_both_orders(self):
+        decay = keras.regularizers.L2(5e-4)
+        expected = loss(MHE()) + loss(decay)
+        for total in (MHE() + decay, decay + MHE()):
+            assert isinstance(total, keras.Regularizer)
+            assert loss(total) == pytest.approx(expected)
+
+    def test_sums_of_sums_are_flat(self):
+        l1, l2 = keras.regularizers.L1(1e-3), keras.regularizers.L2(1e-3)
+        total = (l1 + MHE()) + (HalfSpaceMHE() + l2)
+        assert [type(r).__name__ for r in total.regularizers] == ["L1", "MHE", "HalfSpaceMHE", "L2"]
+        assert loss(total) == pytest.approx(sum(map(loss, (l1, MHE(), HalfSpaceMHE(), l2))))
+
+    def test_addition_does_not_change_its_operands(self):
+        left = MHE() + keras.regularizers.L2(1e-3)
+        left + HalfSpaceMHE()
+        assert len(left.regularizers) == 2
+
+    @pytest.mark.parametrize("other", [1, None, {"class_name": "L2"}, abs])
+    def test_addition_of_other_objects_raises_an_error(self, other):
+        with pytest.raises(TypeError, match="unsupported operand"):
+            MHE() + other
+        with pytest.raises(TypeError, match="unsupported operand"):
+            other + MHE()
+
+    def test_empty_sum_and_sum_of_numbers_raise_an_error(self):
+        with pytest.raises(ValueError, match=r"regularizers=\[\]"):
+            RegularizerSum([])
+        with pytest.raises(TypeError, match="Received: 2"):
+            RegularizerSum([MHE(), 2])
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    @pytest.mark.parametrize(
+        "regularizer", [MHE(), MHE() + keras.regularizers.L2(1e-3)], ids=["alone", "sum"]
+    )
+    def test_losses_of_half_precision_kernels_have_the_default_dtype(self, regularizer, dtype):
+        kernel = keras.ops.cast(KERNEL, dtype)
+        value = regularizer(kernel)
+        assert keras.backend.standardize_dtype(value.dtype) == keras.config.floatx()
+        expected = float(regularizer(keras.ops.cast(kernel, "float32")))
+        assert float(value) == pytest.approx(expected, rel=1e-2)
+
+
+class TestConfiguration:
+    @every_regularizer
+    def test_config_round_trip(self, regularizer):
+        restored = type(regularizer).from_config(regularizer.get_config())
+        assert restored.get_config() == regularizer.get_config()
+        assert loss(restored) == loss(regularizer)
+
+    @every_regularizer
+    def test_registered_name_begins_with_the_package(self, regularizer):
+        config = keras.regularizers.serialize(regularizer)
+        assert config["registered_name"].startswith("keras_mhe>")
+        assert loss(keras.regularizers.deserialize(config)) == loss(regularizer)
+
+    @every_regularizer
+    def test_copies_and_pickles_have_equal_losses(self, regularizer):
+        for copied in (copy.deepcopy(regularizer), pickle.loads(pickle.dumps(regularizer))):
+            assert loss(copied) == loss(regularizer)
+
+    def test_later_changes_of_a_list_of_axes_have_no_effect(self):
+        axes = [2, 3]
+        regularizer = MHE(neuron_axis=axes)
+        axes.append(7)
+        assert regularizer.get_config()["neuron_axis"] == [2, 3]
+
+    def test_repr_is_the_constructor_call(self):
+        regularizer = HalfSpaceMHE(0.5, 0, groups=2)
+        assert eval(repr(regularizer)).get_config() == regularizer.get_config()
+        comhe = CoMHE(projection="angle")
+        assert eval(repr(comhe), vars(keras_mhe)).get_config() == comhe.get_config()
+        assert repr(MHE() + regularizer) == f"{MHE()!r} + {regularizer!r}"
+
+
+def model_with(regularizer):
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 4)),
+            keras.layers.Conv2D(8, 3, kernel_regularizer=regularizer),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3, kernel_regularizer=MHE(10.0, s=0)),
+        ]
+    )
+
+
+def losses(model):
+    return [float(keras.ops.convert_to_numpy(x)) for x in model.losses]
+
+
+class TestModels:
+    @every_regularizer
+    def test_saved_models_load_without_custom_objects(self, regularizer, tmp_path):
+        model = model_with(regularizer)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+        assert losses(loaded) == losses(model)
+        restored = loaded.layers[0].kernel_regularizer
+        assert restored.get_config() == regularizer.get_config()
+
+    @every_regularizer
+    def test_cloned_and_json_models_have_equal_losses(self, regularizer):
+        model = model_with(regularizer)
+        for clone in (
+            keras.models.clone_model(model),
+            keras.models.model_from_json(model.to_json()),
+        ):
+            clone.set_weights(model.get_weights())
+            assert losses(clone) == losses(model)
+
+    def test_one_regularizer_can_serve_several_layers(self):
+        regularizer = MHE(s=1)
+        dense = keras.layers.Dense
+        shared = [dense(4, kernel_regularizer=regularizer) for _ in range(3)]
+        model = keras.Sequential([keras.Input((5,)), *shared])
+        assert losses(model) == [loss(regularizer, layer.kernel) for layer in shared]
+
+    def test_many_kernel_shapes_cause_no_warnings(self, caplog):
+        """TensorFlow used to warn about retracing from the fifth layer on."""
+        dense = keras.layers.Dense
+        layers = [dense(n, kernel_regularizer=MHE()) for n in range(9, 16)]
+        model = keras.Sequential([keras.Input((8,)), *layers])
+        assert np.all(np.isfinite(losses(model)))
+        assert not caplog.records
+
+    @pytest.mark.parametrize(
+        ("layer", "shape", "options"),
+        [
+            (keras.layers.Conv2DTranspose(6, 3), (None, 5, 5, 4), {"neuron_axis": -2}),
+            (keras.layers.Conv1D(6, 3, groups=2), (None, 9, 4), {"groups": 2}),
+            (keras.layers.Embedding(20, 4), (None,), {"neuron_axis": 0}),
+            (keras.layers.LSTM(5), (None, 3, 4), {"groups": 4}),
+            (keras.layers.EinsumDense("ab,bcd->acd", (3, 4)), (None, 5), {"neuron_axis": (1, 2)}),
+        ],
+        ids=lambda x: type(x).__name__,
+    )
+    def test_neuron_axis_and_groups_apply_to_every_kind_of_kernel(self, layer, shape, options):
+        embedding = isinstance(layer, keras.layers.Embedding)
+        name = "embeddings_regularizer" if embedding else "kernel_regularizer"
+        config = {**layer.get_config(), name: MHE(**options)}
+        layer = type(layer)(**{k: v for k, v in config.items() if k != "build_config"})
+        layer.build(shape)
+        [got] = losses(layer)
+        assert math.isfinite(got)
+        weight = layer.embeddings if embedding else layer.trainable_weights[0]
+        assert got == pytest.approx(float(hyperspherical_energy(weight, **options)))
+
+
+class TestArguments:
+    @pytest.mark.parametrize("cls", [MHE, HalfSpaceMHE, CoMHE])
+    @pytest.mark.parametrize(
+        ("options", "error", "message"),
+        [
+            ({"factor": -1}, ValueError, "factor=-1"),
+            ({"factor": math.nan}, ValueError, "factor=nan"),
+            ({"factor": "1"}, TypeError, "factor='1'"),
+            ({"s": -0.5}, ValueError, "s=-0.5"),
+            ({"s": math.nan}, ValueError, "s=nan"),
+            ({"distance": "manhattan"}, ValueError, "distance='manhattan'"),
+            ({"neuron_axis": "last"}, TypeError, "neuron_axis='last'"),
+            ({"groups": 0}, ValueError, "groups=0"),
+            ({"softening": "off"}, ValueError, "softening='off'"),
+        ],
+    )
+    def test_invalid_arguments_are_named_at_construction(self, cls, options, error, message):
+        with pytest.raises(error) as raised:
+            cls(**options)
+        assert str(raised.value).endswith(message)
+
+    @pytest.mark.parametrize("kernel", [np.ones(3, "float32"), np.float32(1)])
+    def test_kernels_with_fewer_than_two_axes_raise_an_error(self, kernel):
+        with pytest.raises(ValueError, match="at least two axes"):
+            MHE()(kernel)
+
+    def test_integer_kernels_raise_an_error(self):
+        with pytest.raises(TypeError, match=r"kernel\.dtype=int32"):
+            MHE()(np.ones((3, 4), "int32"))

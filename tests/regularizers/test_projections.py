@@ -1,0 +1,189 @@
+"""Projections: random projections, groups of coordinates, and arguments of all classes."""
+
+import keras
+import numpy as np
+import oracle
+import pytest
+from differentiate import value_and_gradient
+from helpers import energy_and_gradient, normals
+
+from keras_mhe import (
+    AdversarialProjection,
+    AngleProjection,
+    CoMHE,
+    GroupProjection,
+    RandomProjection,
+)
+from keras_mhe.regularizers._learned_projections import LearnedProjection
+from keras_mhe.regularizers._projections import Projection
+
+PROJECTIONS = [RandomProjection, AngleProjection, AdversarialProjection, GroupProjection]
+
+
+def loss(kernel, projection, **options):
+    return value_and_gradient(CoMHE(projection=projection, **options), kernel)
+
+
+def draw(projection, kernel):
+    return keras.ops.convert_to_numpy(projection.draw(kernel))
+
+
+def auto_energy(points, half_space=True, **options):
+    """The energy by its definition, with epsilon from the number and dimension of the points."""
+    d, n = points.shape
+    epsilon = oracle.auto_epsilon(2 * n if half_space else n, d)
+    return oracle.energy(points, half_space=half_space, epsilon=epsilon, **options)
+
+
+class TestRandomProjection:
+    @pytest.mark.parametrize(
+        ("s", "distance", "half_space"), [(2, "euclidean", True), (0, "angular", False)]
+    )
+    def test_energy_is_the_mean_over_draws(self, s, distance, half_space, float64):
+        kernel = normals(8, 4, dtype="float64")
+        # Few neurons in 6 dimensions: none are so close that the angular slope is constant.
+        projection = RandomProjection(dim=6, count=3, seed=7)
+        draws = draw(projection, kernel)
+        assert draws.shape == (3, 6, 8)
+
+        def energy(kernel):
+            options = {"s": s, "distance": distance, "half_space": half_space}
+            return np.mean([auto_energy(p @ kernel, **options) for p in draws])
+
+        value, gradient = loss(kernel, projection, s=s, distance=distance, half_space=half_space)
+        assert value == pytest.approx(energy(kernel), rel=1e-6)
+        np.testing.assert_allclose(
+            gradient, oracle.central_differences(energy, kernel), rtol=1e-4, atol=1e-6
+        )
+
+    def test_groups_of_neurons_share_draws(self, float64):
+        kernel = normals(6, 8, dtype="float64")
+        projection = RandomProjection(dim=3, count=2)
+        draws = keras.ops.convert_to_numpy(projection.draw(kernel, groups=2))
+        parts = (kernel[:, :4], kernel[:, 4:])
+        expected = np.mean([auto_energy(p @ part) for part in parts for p in draws])
+        value, _ = loss(kernel, projection, groups=2)
+        assert value == pytest.approx(expected, rel=1e-6)
+
+    def test_draws_are_standard_normal(self):
+        draws = draw(RandomProjection(dim=40, count=20), normals(200, 3)).ravel()
+        assert abs(draws.mean()) < 0.01  # the mean has a deviation of 0.0025
+        assert draws.std() == pytest.approx(1, abs=0.01)
+        assert np.mean(draws**4) == pytest.approx(3, abs=0.1)
+        correlation = np.corrcoef(draws.reshape(20, -1))
+        assert np.abs(correlation - np.eye(20)).max() < 0.06  # each has a deviation of 0.011
+
+    def test_draws_change_if_and_only_if_the_kernel_changes(self):
+        kernel = normals(50, 4)
+        changed = kernel.copy()
+        changed[0, 0] = np.nextafter(changed[0, 0], np.float32(9))
+        projection = RandomProjection(dim=2, count=3)
+        np.testing.assert_array_equal(draw(projection, kernel), draw(projection, kernel))
+        assert not np.any(draw(projection, kernel) == draw(projection, changed))
+
+    def test_different_seeds_give_different_draws(self):
+        first, second = (draw(RandomProjection(2, 3, seed=seed), normals(50, 4)) for seed in (0, 1))
+        assert not np.any(first == second)
+
+    def test_without_resampling_all_kernels_get_the_same_draw(self):
+        projection = RandomProjection(2, 3, resample=False)
+        kernels = (normals(50, 4), normals(50, 4, seed=1))
+        np.testing.assert_array_equal(*[draw(projection, kernel) for kernel in kernels])
+        other = RandomProjection(2, 3, seed=1, resample=False)
+        assert not np.any(draw(projection, kernels[0]) == draw(other, kernels[0]))
+
+    @pytest.mark.parametrize("d", [2, 3])
+    def test_neurons_of_at_most_dim_coordinates_are_not_projected(self, d):
+        kernel = normals(d, 7)
+        value, gradient = loss(kernel, RandomProjection(dim=3))
+        expected, expected_gradient = energy_and_gradient(kernel, half_space=True)
+        assert value == expected
+        np.testing.assert_array_equal(gradient, expected_gradient)
+
+    def test_draw_returns_projections_or_rejects_the_kernel(self):
+        variable = keras.Variable(normals(3, 4, 5), dtype="bfloat16")
+        assert draw(RandomProjection(2, 3), variable).shape == (3, 2, 12)
+        with pytest.raises(ValueError, match=r"kernel\.shape=\(2, 5\)"):
+            RandomProjection(2, 3).draw(normals(2, 5))
+
+    def test_degenerate_kernels_give_finite_values_and_gradients(self):
+        for kernel in (np.zeros((6, 9)), np.ones((6, 9)), 1e30 * normals(6, 9), 1e-30 * np.eye(6)):
+            value, gradient = loss(kernel.astype("float32"), RandomProjection(2, 3))
+            assert np.isfinite(value)
+            assert np.all(np.isfinite(gradient))
+
+    def test_large_kernels_have_the_mean_energy_over_draws(self):
+        kernel = normals(8, 1500)
+        projection = RandomProjection(dim=6, count=2)
+        expected = np.mean(
+            [energy_and_gradient(p @ kernel, half_space=True)[0] for p in draw(projection, kernel)]
+        )
+        assert loss(kernel, projection)[0] == pytest.approx(expected, rel=1e-5)
+
+
+class TestGroupProjection:
+    @pytest.mark.parametrize(("d", "count"), [(6, 3), (8, 3), (5, 5)])
+    def test_energy_is_the_mean_over_groups_of_coordinates(self, d, count, float64):
+        kernel = normals(d, 5, dtype="float64")
+
+        def energy(kernel):
+            return np.mean([auto_energy(part) for part in np.array_split(kernel, count)])
+
+        value, gradient = loss(kernel, GroupProjection(count))
+        assert value == pytest.approx(energy(kernel), rel=1e-6)
+        np.testing.assert_allclose(
+            gradient, oracle.central_differences(energy, kernel), rtol=1e-4, atol=1e-6
+        )
+
+    def test_energy_is_the_mean_over_groups_of_neurons_and_coordinates(self, float64):
+        kernel = normals(7, 6, dtype="float64")
+        parts = [part for half in np.split(kernel, 2, axis=1) for part in np.array_split(half, 3)]
+        sizes = [len(part) for part in parts]
+        expected = np.average([auto_energy(part) for part in parts])
+        assert sizes == [3, 2, 2, 3, 2, 2]
+        assert loss(kernel, GroupProjection(3), groups=2)[0] == pytest.approx(expected, rel=1e-6)
+
+    def test_more_groups_than_coordinates_raise_an_error(self):
+        with pytest.raises(ValueError, match="count=4, neurons of 3 coordinates"):
+            CoMHE(projection=GroupProjection(4))(normals(3, 5))
+
+
+class TestConfiguration:
+    @pytest.mark.parametrize("cls", PROJECTIONS)
+    def test_config_round_trip(self, cls):
+        projection = cls(3)
+        config = keras.saving.serialize_keras_object(projection)
+        assert config["registered_name"].startswith("keras_mhe>")
+        assert keras.saving.deserialize_keras_object(config) == projection
+
+    def test_numpy_integers_become_python_integers(self):
+        projection = RandomProjection(np.int64(3), np.int32(2), seed=np.uint8(1))
+        assert repr(projection) == "RandomProjection(dim=3, count=2, seed=1, resample=True)"
+        assert {type(v) for v in projection.get_config().values()} == {int, bool}
+
+    @pytest.mark.parametrize("cls", [Projection, LearnedProjection])
+    def test_base_classes_are_abstract(self, cls):
+        with pytest.raises(TypeError, match="abstract"):
+            cls()
+
+    @pytest.mark.parametrize(
+        ("cls", "options", "error", "message"),
+        [
+            (RandomProjection, {"dim": 0}, ValueError, "dim=0"),
+            (RandomProjection, {"count": 0}, ValueError, "count=0"),
+            (RandomProjection, {"dim": 2.5}, TypeError, "dim=2.5"),
+            (RandomProjection, {"seed": -1}, ValueError, "seed=-1"),
+            (RandomProjection, {"seed": 2**31}, ValueError, f"seed={2**31}"),
+            (RandomProjection, {"resample": 1}, TypeError, "resample=1"),
+            (AngleProjection, {"dim": -3}, ValueError, "dim=-3"),
+            (AngleProjection, {"learning_rate": -0.1}, ValueError, "learning_rate=-0.1"),
+            (AngleProjection, {"steps": 0}, ValueError, "steps=0"),
+            (AdversarialProjection, {"unroll": "yes"}, TypeError, "unroll='yes'"),
+            (AdversarialProjection, {"dim": True}, TypeError, "dim=True"),
+            (GroupProjection, {"count": 0}, ValueError, "count=0"),
+        ],
+    )
+    def test_invalid_arguments_are_named_at_construction(self, cls, options, error, message):
+        with pytest.raises(error) as raised:
+            cls(**options)
+        assert str(raised.value).endswith(message)

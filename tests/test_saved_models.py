@@ -1,0 +1,70 @@
+"""Models that version 0.1.0 saved before its release, with old module and argument names, load.
+
+`losses.json` contains the losses that the saving version computed on each backend, because random
+projections and groups differ between backends.
+"""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_mhe
+
+folder = Path(__file__).parent / "data" / "saved_models"
+LOSSES = json.loads((folder / "losses.json").read_text())
+NAMES = list(LOSSES["tensorflow"])
+
+
+def load(name):
+    return keras.saving.load_model(folder / f"{name}.keras")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_models_load_with_equal_losses(name):
+    if keras.backend.backend() not in LOSSES:
+        pytest.skip("no losses were recorded on this backend")
+    losses = [float(loss) for loss in load(name).losses]
+    assert losses == pytest.approx(LOSSES[keras.backend.backend()][name], rel=1e-5)
+
+
+def test_loaded_model_trains_and_saves_again(tmp_path):
+    model = load("resnet_wrapped")
+    model.fit(np.ones((4, 8, 8, 3)), np.ones((4, 5)), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    expected = [float(loss) for loss in model.losses]
+    assert [float(loss) for loss in loaded.losses] == pytest.approx(expected, rel=1e-5)
+
+
+def test_tensorflow_checkpoint_restores_the_state_of_wrappers():
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("only TensorFlow reads this checkpoint")
+    import tensorflow as tf
+
+    model = load("wrapped")
+    expected = model.get_weights()
+    for variable in model.variables:
+        variable.assign(np.zeros(variable.shape))
+    checkpoint = tf.train.Checkpoint(model=model)
+    status = checkpoint.read(str(folder / "wrapped_checkpoint"))
+    status.assert_existing_objects_matched()
+    assert any("projection" in variable.path for variable in model.variables)
+    for got, value in zip(model.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(got, value)
+
+
+@pytest.mark.once
+def test_configs_with_old_argument_names_load():
+    config = {"factor": 0.5, "half_space": True, "every": True, "neuron_axis": -2, "groups": 3}
+    regularizer = keras_mhe.MHS.from_config(config)
+    assert regularizer.get_config() == {
+        "factor": 0.5,
+        "half_space": True,
+        "all_neurons": True,
+        "neuron_axis": -2,
+        "groups": 3,
+    }
+    assert "every" in config

@@ -1,0 +1,1 @@
+"""What benchmarks and experiments share: the CNN-9 model and a description of the machine."""
