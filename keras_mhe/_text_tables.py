@@ -10,6 +10,23 @@ def short_name(layer: str, kernel: str) -> str:
     return name.removesuffix("/kernel").removesuffix("/embeddings")
 
 
+def names_by_reason(reasons: Sequence[tuple[str, str]]) -> list[str]:
+    """One sentence for each reason, with the names of at most four kernels.
+
+    Args:
+        reasons: pairs of a name and a reason.
+    """
+    grouped: dict[str, list[str]] = {}
+    for name, reason in reasons:
+        grouped.setdefault(reason, []).append(name)
+    sentences = []
+    for reason, names in grouped.items():
+        listed, others = names[:4], len(names[4:])
+        more = f" and {others} more" if others else ""
+        sentences.append(f"{reason}: {', '.join(listed)}{more}.")
+    return sentences
+
+
 def format_table(
     title: str, columns: dict[str, list[str]], numbers: Sequence[str], *notes: str
 ) -> str:

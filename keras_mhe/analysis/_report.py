@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_mhe._text_tables import format_table, short_name
+from keras_mhe._text_tables import format_table, names_by_reason, short_name
 
 
 class KernelReport(NamedTuple):
@@ -168,14 +168,10 @@ class Report:
     def _remarks(self) -> list[str]:
         """Sentences on faulty neurons and on weights that were left out."""
         sentences = [f"! {row.name}: {row.faults}." for row in self.rows if row.faults]
-        reasons: dict[str, list[str]] = {}
-        for name, reason in self.left_out.items():
-            reasons.setdefault(reason, []).append(name)
-        for reason, names in reasons.items():
-            listed, others = names[:4], len(names[4:])
-            more = f" and {others} more" if others else ""
-            sentences.append(f"Left out, {reason}: {', '.join(listed)}{more}.")
-        return sentences
+        reasons = [
+            (short_name("", name), f"Left out, {reason}") for name, reason in self.left_out.items()
+        ]
+        return sentences + names_by_reason(reasons)
 
     def __repr__(self) -> str:
         def degrees(angle: float | None) -> str:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import keras
 
-from keras_mhe._text_tables import format_table, short_name
+from keras_mhe._text_tables import format_table, names_by_reason, short_name
 from keras_mhe._typing import Shape
 
 
@@ -52,7 +52,7 @@ class Table:
         self.model, self.rows, self.title = model, rows, title
 
     def __repr__(self) -> str:
-        names = ("kernel", "shape", "neurons", "dimension", "role", "action", "note")
+        names = ("kernel", "shape", "neurons", "dimension", "role", "action")
         columns: dict[str, list[str]] = {name: [] for name in names}
         for row in self.rows:
             groups = f"{row.groups} * " if row.groups not in (None, 1) else ""
@@ -62,5 +62,10 @@ class Table:
             columns["dimension"].append("" if row.dimension is None else str(row.dimension))
             columns["role"].append(row.role or "")
             columns["action"].append(row.action)
-            columns["note"].append(row.note)
-        return format_table(self.title, columns, numbers=("neurons", "dimension"))
+        notes = [
+            (short_name(row.layer, row.kernel), f"{row.action.capitalize()}, {row.note}")
+            for row in self.rows
+            if row.note
+        ]
+        numbers = ("neurons", "dimension")
+        return format_table(self.title, columns, numbers, *names_by_reason(notes))

@@ -21,3 +21,14 @@ def test_note_suggests_a_sample_for_many_neurons():
     model = keras.Sequential([keras.Input((4,), dtype="int32"), layers.Embedding(9000, 4)])
     assert "sample" in regularize(model).rows[0].note
     assert "sample" not in regularize(model, MHE(sample=64), MHE(sample=64)).rows[0].note
+
+
+def test_notes_are_listed_below_the_table_once_for_each_reason():
+    stack = [layers.DepthwiseConv2D(3, name=f"depthwise_{i}") for i in range(6)]
+    pooling = layers.GlobalAveragePooling2D()
+    head = layers.Dense(3, kernel_regularizer="l2", name="head")
+    model = keras.Sequential([keras.Input((20, 20, 4)), *stack, pooling, head])
+    notes = " ".join(repr(regularize(model)).split("\n \n")[-1].split())
+    assert "Skipped, filters of different channels do not compete" in notes
+    assert "depthwise_0, depthwise_1, depthwise_2, depthwise_3 and 2 more." in notes
+    assert "Regularized, in addition to L2: head." in notes
