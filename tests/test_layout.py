@@ -48,26 +48,24 @@ def test_modules_import_without_cycles():
     graphlib.TopologicalSorter({name: imported_modules(name) for name in MODULES}).prepare()
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_modules_have_at_most_300_lines(name):
-    assert len(MODULES[name].read_text("utf-8").splitlines()) <= 300
+def test_modules_have_at_most_300_lines():
+    lines = {name: len(path.read_text("utf-8").splitlines()) for name, path in MODULES.items()}
+    assert {name: count for name, count in lines.items() if count > 300} == {}
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_only_the_backend_module_imports_a_backend(name):
-    names = {"tensorflow", "jax", "torch"}
-    used = {
-        alias.name.partition(".")[0]
-        for node in ast.walk(TREES[name])
-        if isinstance(node, ast.Import)
-        for alias in node.names
-    }
-    used |= {
-        node.module.partition(".")[0]
-        for node in ast.walk(TREES[name])
-        if isinstance(node, ast.ImportFrom)
-    }
-    assert name == "keras_mhe._backend" or not used & names
+def imported_names(tree):
+    """The first part of the name of every module that a module imports, at any depth."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module.partition(".")[0]
+
+
+def test_only_the_backend_module_imports_a_backend():
+    backends = {"tensorflow", "jax", "torch"}
+    users = {name for name, tree in TREES.items() if backends & set(imported_names(tree))}
+    assert users == {"keras_mhe._backend"}
 
 
 # Public methods of named tuples.
@@ -76,29 +74,32 @@ _ALLOWED = {"_replace", "_asdict"}
 _UNDOCUMENTED = {"train_function", "test_function", "make_train_function", "make_test_function"}
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_only_keras_internals_uses_private_names_of_keras(name):
-    private = {
-        used
-        for used in private_names(TREES[name])
-        if (used[:1] == "_" and used[:2] != "__") or used == "src" or used in _UNDOCUMENTED
-    }
-    assert name == "keras_mhe._keras_internals" or not private - _ALLOWED
+def test_only_keras_internals_uses_private_names_of_keras():
+    def is_private(used):
+        underscore = used[:1] == "_" and used[:2] != "__"
+        return (underscore and used not in _ALLOWED) or used == "src" or used in _UNDOCUMENTED
+
+    private = {name: set(filter(is_private, private_names(tree))) for name, tree in TREES.items()}
+    assert private.pop("keras_mhe._keras_internals")
+    assert {name: used for name, used in private.items() if used} == {}
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_subclasses_do_not_use_private_attributes_of_keras_bases(name):
-    own = {
-        node.attr
-        for node in ast.walk(TREES[name])
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "self"
-        and node.attr[:1] == "_"
-        and node.attr[:2] != "__"
-    }
+def own_attributes(tree):
+    """Private attributes that the methods of a module use on `self`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "self":
+            yield from [node.attr] if node.attr[:1] == "_" and node.attr[:2] != "__" else []
+
+
+def test_subclasses_do_not_use_private_attributes_of_keras_bases():
     bases = (keras.layers.Wrapper, keras.callbacks.Callback, keras.Regularizer)
-    assert not [attribute for attribute in own for base in bases if hasattr(base, attribute)]
+    inherited = {
+        (name, attribute)
+        for name, tree in TREES.items()
+        for attribute in own_attributes(tree)
+        if any(hasattr(base, attribute) for base in bases)
+    }
+    assert inherited == set()
 
 
 def test_package_lists_exactly_its_public_names():

@@ -15,7 +15,12 @@ import keras_mhe
 
 folder = Path(__file__).parent / "data" / "saved_models"
 LOSSES = json.loads((folder / "losses.json").read_text())
-NAMES = list(LOSSES["tensorflow"])
+# Each model needs several compiled programs. The quick one has wrappers and learned states.
+QUICK = ("wrapped",)
+NAMES = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+    for name in LOSSES["tensorflow"]
+]
 
 
 def load(name):
@@ -30,6 +35,7 @@ def test_saved_models_load_with_equal_losses(name):
     assert losses == pytest.approx(LOSSES[keras.backend.backend()][name], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_loaded_model_trains_and_saves_again(tmp_path):
     model = load("resnet_wrapped")
     model.fit(np.ones((4, 8, 8, 3)), np.ones((4, 5)), verbose=0)
