@@ -87,7 +87,7 @@ def distributions(session: nox.Session) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", built, ".")
     session.run("twine", "check", "--strict", *built.iterdir())
-    # What a user gets: the built wheel. Beside it stand the tests of the sdist, without the source.
+    # Users get the built wheel. Its tests are those of the sdist, without the source.
     command = ["uv", "pip", "install", "--quiet", "--no-deps", "--target", wheel]
     session.run(*command, *built.glob("*.whl"))
     [archive] = built.glob("*.tar.gz")

@@ -111,9 +111,11 @@ def is_low_rank_factor(value: Any) -> bool:
         frame = sys._getframe(1)
         while frame.f_back and frame.f_globals.get("__name__", "").startswith("keras_mhe."):
             frame = frame.f_back
-        if frame.f_globals.get("__name__") != _LAYER_MODULE:
-            if not hasattr(keras.layers.Layer, _LOSS_METHOD):
-                raise _changed(f"`Layer.{_LOSS_METHOD}`")
+        if not hasattr(keras.layers.Layer, _LOSS_METHOD):
+            raise _changed(f"`Layer.{_LOSS_METHOD}`")
+        caller = (frame.f_globals.get("__name__"), frame.f_code.co_name)
+        # A user, or another method of Keras: `Layer.__call__` calls activity regularizers.
+        if caller != (_LAYER_MODULE, _LOSS_METHOD):
             return False
         if "variable" not in frame.f_locals:
             raise _changed(f"the name `variable` in `Layer.{_LOSS_METHOD}`")

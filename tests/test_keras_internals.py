@@ -12,7 +12,7 @@ import pytest
 from helpers import normals
 from keras import layers
 
-from keras_mhe import MHE, HalfSpaceMHE
+from keras_mhe import MHE, HalfSpaceMHE, hyperspherical_energy
 from keras_mhe import _keras_internals as internals
 from keras_mhe._keras_internals import is_low_rank_factor, low_rank_factors
 
@@ -80,6 +80,15 @@ def enter_context(context):
         pass
 
 
+def test_activity_regularizers_give_the_energy_of_the_outputs():
+    """Keras calls them in another method of the same module, where there is no weight."""
+    layer = layers.Dense(4, activity_regularizer=MHE(6.0, neuron_axis=0))
+    outputs = layer(normals(6, 3))
+    # Keras divides the loss by the number of rows in the batch.
+    expected = float(hyperspherical_energy(outputs, neuron_axis=0))
+    assert [float(loss) for loss in layer.losses] == pytest.approx([expected], rel=1e-5)
+
+
 class TestMissingParts:
     """Every function raises an error that names the missing part of Keras."""
 
@@ -120,11 +129,13 @@ class TestMissingParts:
 
     @pytest.mark.once
     def test_error_names_a_missing_local_name(self):
-        """Calls the function from a frame of the Keras module, as Keras does."""
-        module = sys.modules[internals._LAYER_MODULE]
-        names = {"__name__": module.__name__, "call": is_low_rank_factor, "value": normals(3, 2)}
+        """Calls the function from a frame with the names of the Keras module and method."""
+        module, method = sys.modules[internals._LAYER_MODULE], internals._LOSS_METHOD
+        assert hasattr(module.Layer, method)
+        names = {"__name__": module.__name__, "call": is_low_rank_factor}
+        exec(f"def {method}(value): return call(value)", names)
         with pytest.raises(RuntimeError, match="relies on the name `variable`"):
-            exec("call(value)", names)
+            names[method](normals(3, 2))
 
     def test_installed_keras_has_all_parts(self):
         inputs = keras.Input((5, 8))

@@ -132,8 +132,8 @@ class MHS(HypersphericalRegularizer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "MHS":
+        config = dict(config)
         # The name of the argument in files saved before 0.1.0 was released.
         if "every" in config:
-            config = {**config, "all_neurons": config["every"]}
-            del config["every"]
+            config["all_neurons"] = config.pop("every")
         return cls(**config)
