@@ -1,17 +1,19 @@
 """The only module that names a backend, for what `keras.ops` does not offer."""
 
+import contextlib
+import functools
 import platform
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_mhe._typing import Tensor
 
 
 def on_cpu() -> bool:
-    """Whether tensors are on a CPU; True if the backend does not tell."""
+    """Whether new tensors are on a CPU; True if the backend does not tell."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -20,6 +22,8 @@ def on_cpu() -> bool:
         import jax
 
         return jax.default_backend() == "cpu"
+    if keras.backend.backend() == "torch":
+        return ops.zeros(()).device.type == "cpu"
     return True
 
 
@@ -38,18 +42,94 @@ def normals(shape: tuple[int, ...], dtype: str, seed: keras.random.SeedGenerator
     return keras.random.normal(shape, dtype=dtype, seed=seed)
 
 
-def exact_products() -> AbstractContextManager[Any]:
-    """A scope in which matrix products of float32 keep the precision of float32.
+def _uses_xla() -> bool:
+    import tensorflow as tf
 
-    Hardware that rounds the factors to fewer bits (TF32) loses the small distances that dominate
-    an energy. JAX has such a scope. TensorFlow has one setting for the whole process,
-    `tf.config.experimental.enable_tensor_float_32_execution`, which is left to the user.
+    # XLA does not support the GPUs of a Mac.
+    return platform.system() != "Darwin" or not tf.config.list_physical_devices("GPU")
+
+
+@functools.cache
+def _xla_product() -> Callable[[Tensor, Tensor], Tensor] | None:
+    """XLA's own product, whose precision can be set; `None` if TensorFlow does not offer it."""
+    import tensorflow as tf
+
+    try:
+        from tensorflow.compiler.tf2xla.ops.gen_xla_ops import xla_dot_v2
+        from tensorflow.compiler.xla.xla_data_pb2 import DotDimensionNumbers, PrecisionConfig
+    except ImportError:
+        return None
+    precision = PrecisionConfig(operand_precision=[PrecisionConfig.HIGHEST] * 2)
+
+    # The operation has no registered gradient.
+    @tf.custom_gradient
+    def product(a: Tensor, b: Tensor) -> Any:
+        rank = len(a.shape)
+        dimensions = DotDimensionNumbers(
+            lhs_contracting_dimensions=[rank - 1],
+            rhs_contracting_dimensions=[rank - 2],
+            lhs_batch_dimensions=range(rank - 2),
+            rhs_batch_dimensions=range(rank - 2),
+        )
+        result = xla_dot_v2(
+            a, b, dimensions.SerializeToString(), precision.SerializeToString(), a.dtype
+        )
+
+        def pull_back(upstream: Tensor) -> tuple[Tensor, Tensor]:
+            left, right = (ops.swapaxes(x, -1, -2) for x in (a, b))
+            return product(upstream, right), product(left, upstream)
+
+        return result, pull_back
+
+    return product
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """The matrix product in full precision. Leading axes are equal, or one factor is a matrix.
+
+    By default, GPUs round the factors of float32 to fewer bits (TF32), and lose the small distances
+    that dominate an energy. In a program of `compiled`, this product keeps all bits, and so do its
+    derivatives.
     """
     if keras.backend.backend() == "jax":
-        import jax
+        import jax.numpy as jnp
 
-        return jax.default_matmul_precision("highest")
-    return nullcontext()
+        return jnp.matmul(a, b, precision="highest")
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        product = _xla_product() if tf.inside_function() and _uses_xla() else None
+        if product is not None:
+            if len(a.shape) < len(b.shape):
+                a = ops.broadcast_to(a, (*b.shape[:-2], *a.shape[-2:]))
+            elif len(b.shape) < len(a.shape):
+                b = ops.broadcast_to(b, (*a.shape[:-2], *b.shape[-2:]))
+            return product(a, b)
+    return ops.matmul(a, b)
+
+
+@contextlib.contextmanager
+def _exact_torch_products() -> Iterator[None]:
+    """A scope in which PyTorch does not round the factors of products."""
+    import torch
+
+    backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    if not hasattr(backends[0], "fp32_precision"):  # before PyTorch 2.9
+        previous = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(previous)
+        return
+    precisions = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, precisions, strict=True):
+            backend.fp32_precision = precision
 
 
 def compiled(
@@ -57,7 +137,7 @@ def compiled(
 ) -> Callable[..., Any]:
     """Compiles a function of tensors with XLA, whether or not the model around it is compiled.
 
-    Without XLA (PyTorch) it returns the function unchanged.
+    Without XLA (PyTorch), the function runs as it is, and its products keep all bits.
 
     Args:
         function: function of as many tensors as there are specs.
@@ -66,15 +146,15 @@ def compiled(
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        # XLA does not support the GPUs of a Mac.
-        xla = platform.system() != "Darwin" or not tf.config.list_physical_devices("GPU")
-        program = tf.function(function, jit_compile=xla, autograph=False)
+        program = tf.function(function, jit_compile=_uses_xla(), autograph=False)
         # One trace: TensorFlow would warn of retracing when many layers use similar functions.
         return program.get_concrete_function(*[tf.TensorSpec(*spec) for spec in specs])
     if keras.backend.backend() == "jax":
         import jax
 
         return jax.jit(function)
+    if keras.backend.backend() == "torch":
+        return _exact_torch_products()(function)
     return function
 
 

@@ -161,21 +161,25 @@ class Potential:
         `mirrored=True` means that no cosine is positive, so the softening near 1 is left out of
         the program. `False` means that no cosine is negative, so the limit near -1 is left out.
         """
-        edge, lowest = 1.0 - self.epsilon / 2, self._lowest_cosine
-        clipped = cosine if mirrored else ops.minimum(cosine, edge)
+        # `1 - cosine` is exact near 1. The cosine at the edge would be rounded.
+        gap, nearest = 1.0 - cosine, self.epsilon / 2
+        clipped = gap if mirrored else ops.maximum(gap, nearest)
         if self.angular:
-            angle = angle if mirrored else ops.maximum(angle, math.acos(edge))
+            angle = angle if mirrored else ops.maximum(angle, math.acos(1.0 - nearest))
             value, force = _riesz(angle, self.s)
-            inside = clipped
+            near, far = clipped, 2.0 - clipped
             if mirrored is not False:
+                lowest = self._lowest_cosine
                 _, force = _riesz(ops.minimum(angle, math.acos(lowest)), self.s)
-                inside = ops.maximum(clipped, lowest)
-            slope = force * ops.rsqrt((1.0 - inside) * (1.0 + inside))
+                near = ops.minimum(clipped, 1.0 - lowest)
+                # `1 + cosine` is exact near -1.
+                far = 1.0 + ops.clip(cosine, lowest, 1.0 - nearest)
+            slope = force * ops.rsqrt(near * far)
         else:
-            value, force = _riesz(2.0 - 2.0 * clipped, self.s / 2)
+            value, force = _riesz(2.0 * clipped, self.s / 2)
             # The logarithm of the distance is half the logarithm of its square.
             value, slope = (value / 2, force) if self.s == 0 else (value, 2.0 * force)
-        return value if mirrored else value + slope * (cosine - clipped), slope
+        return value if mirrored else value + slope * (clipped - gap), slope
 
     def values(self, cosine: np.ndarray) -> np.ndarray:
         """Values without derivatives, elementwise, by NumPy in float64 on every backend."""
@@ -207,17 +211,17 @@ class Potential:
 
     def curvature(self, cosine: Tensor, slope: Tensor) -> Tensor:
         """The second derivative in full space, elementwise; zero where the slope is constant."""
-        edge = 1.0 - self.epsilon / 2
+        gap, nearest = 1.0 - cosine, self.epsilon / 2
+        free = gap > nearest
         if self.angular:
-            inside = ops.clip(cosine, _LOWEST_COSINE, edge)
+            inside = ops.clip(cosine, _LOWEST_COSINE, 1.0 - nearest)
             acute = _arccosine(ops.abs(inside))
             angle = ops.where(inside < 0, math.pi - acute, acute)
             square = (1.0 - inside) * (1.0 + inside)
             rate = (self.s + 1.0) * ops.rsqrt(square) / angle + inside / square
-            free = ops.logical_and(cosine < edge, cosine > _LOWEST_COSINE)
+            free = ops.logical_and(free, cosine > _LOWEST_COSINE)
         else:
-            rate = (self.s + 2.0) / (2.0 - 2.0 * ops.minimum(cosine, edge))
-            free = cosine < edge
+            rate = (self.s / 2 + 1.0) / ops.maximum(gap, nearest)
         return ops.where(free, slope * rate, 0.0)
 
 

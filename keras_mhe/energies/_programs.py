@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mhe._backend import compiled, differentiated_on_demand, exact_products
+from keras_mhe._backend import compiled, differentiated_on_demand
 from keras_mhe._typing import Tensor
 
 _Specs = tuple[tuple[tuple[int | None, ...], str], ...]
@@ -21,8 +21,7 @@ def _empty_cache() -> _Cache:
         function: Callable[..., Any], specs: _Specs, options: tuple[Any, ...]
     ) -> Callable[..., Any]:
         def program(*tensors: Tensor) -> Any:
-            with exact_products():
-                return function(*tensors, *options)
+            return function(*tensors, *options)
 
         return compiled(program, *specs)
 

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_mhe._arguments import check_flag
+from keras_mhe._backend import matmul
 from keras_mhe._typing import NeuronAxis, State, Tensor
 from keras_mhe.energies._blocks import off_diagonal_mask
 from keras_mhe.energies._neurons import tangent_gradient, unit_neurons
@@ -48,14 +49,14 @@ def _log_determinant(gram: Tensor) -> tuple[Tensor, Tensor]:
     half = ops.log(ops.diagonal(factor, axis1=-2, axis2=-1))
     identity = ops.broadcast_to(ops.eye(n, dtype=dtype), gram.shape)
     inverse = ops.linalg.solve_triangular(factor, identity, lower=True)
-    return 2.0 * ops.sum(half), ops.matmul(ops.swapaxes(inverse, -1, -2), inverse)
+    return 2.0 * ops.sum(half), matmul(ops.swapaxes(inverse, -1, -2), inverse)
 
 
 def _value_and_gradient(matrix: Tensor, half_space: bool) -> tuple[Tensor, Tensor]:
     *batch, _, n = matrix.shape
     share = 1.0 / math.prod(batch)
     unit, reciprocal = unit_neurons(matrix)
-    cosine = ops.matmul(ops.swapaxes(unit, -1, -2), unit)
+    cosine = matmul(ops.swapaxes(unit, -1, -2), unit)
     mask = off_diagonal_mask(n, ops.arange(n, dtype="int32"))
     near = ops.where(mask, ops.exp(2.0 * cosine - 2.0), 1.0)
     if half_space:
@@ -70,7 +71,7 @@ def _value_and_gradient(matrix: Tensor, half_space: bool) -> tuple[Tensor, Tenso
         slope = inverse * near
     slope = ops.where(mask, slope, 0.0)
     # dK/dc = 2K, and each pair occurs in both orders.
-    gradient = tangent_gradient(unit, reciprocal, ops.matmul(unit, slope), -4.0 * share)
+    gradient = tangent_gradient(unit, reciprocal, matmul(unit, slope), -4.0 * share)
     return -share * value, gradient
 
 

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_mhe._arguments import check_choice, check_flag, check_nonnegative
-from keras_mhe._backend import normals
+from keras_mhe._backend import matmul, normals
 from keras_mhe._random import fingerprint, seed_of
 from keras_mhe._typing import NeuronAxis, Shape, State, Tensor
 from keras_mhe.energies._neurons import tangent_gradient, unit_neurons
@@ -81,11 +81,11 @@ def _worst_pole(matrix: Tensor, objective: Objective) -> Tensor:
     poles = _normalize(ops.concatenate([starts, opposite], axis=-1))
 
     def cosines(poles: Tensor) -> Tensor:
-        return ops.matmul(ops.swapaxes(poles, -1, -2), unit)
+        return matmul(ops.swapaxes(poles, -1, -2), unit)
 
     def step(i: Tensor, poles: Tensor) -> Tensor:
         _, slope = objective(cosines(poles))
-        change = objective.pole_sign * ops.matmul(unit, ops.swapaxes(slope, -1, -2))
+        change = objective.pole_sign * matmul(unit, ops.swapaxes(slope, -1, -2))
         change = change - poles * ops.sum(poles * change, axis=-2, keepdims=True)
         angle = _ANGLE * ops.exp(math.log(_SHRINK) * ops.cast(i, dtype))
         return _normalize(ops.cos(angle) * poles + ops.sin(angle) * _normalize(change))

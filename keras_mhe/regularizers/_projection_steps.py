@@ -7,6 +7,7 @@ from typing import Protocol
 
 from keras import ops
 
+from keras_mhe._backend import matmul
 from keras_mhe._typing import Tensor
 from keras_mhe.energies._blocks import map_column_blocks, off_diagonal_mask
 from keras_mhe.energies._neurons import tangent_gradient, unit_neurons
@@ -18,12 +19,12 @@ _Gradient = tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]
 
 def _transposed_product(matrix: Tensor, columns: Tensor) -> Tensor:
     """`transpose(matrix) @ columns`."""
-    return ops.matmul(ops.swapaxes(matrix, -1, -2), columns)
+    return matmul(ops.swapaxes(matrix, -1, -2), columns)
 
 
 def _outer_product(rows: Tensor, columns: Tensor) -> Tensor:
     """`sum over neurons of rows_i columns_i^T`, over all groups."""
-    product = ops.matmul(rows, ops.swapaxes(columns, -1, -2))
+    product = matmul(rows, ops.swapaxes(columns, -1, -2))
     return product if len(product.shape) == 2 else ops.sum(product, axis=0)
 
 
@@ -91,7 +92,7 @@ class CosineDistance:
             own: Tensor, column: Tensor, index: Tensor
         ) -> tuple[Tensor, Tensor]:
             error = difference(own, column, index)
-            return ops.sum(ops.square(error), axis=-2, keepdims=True), ops.matmul(projected, error)
+            return ops.sum(ops.square(error), axis=-2, keepdims=True), matmul(projected, error)
 
         squares, products = map_column_blocks(squares_and_products, projected, unit)
         square = ops.sum(squares)
@@ -111,9 +112,9 @@ class CosineDistance:
                 cosine_change = cosine_change + _transposed_product(projected, own_change)
                 cosine_change = ops.where(off_diagonal_mask(n, index), cosine_change, 0.0)
                 slope_change = 2.0 * (inverse * cosine_change - share * error)
-                result = ops.matmul(projected, slope_change)
-                result = result + 2.0 * inverse * ops.matmul(unit_change, error)
-                return result, -ops.matmul(unit, slope_change)
+                result = matmul(projected, slope_change)
+                result = result + 2.0 * inverse * matmul(unit_change, error)
+                return result, -matmul(unit, slope_change)
 
             direction_gradient_change, direct = map_column_blocks(
                 changes, projected, unit, unit_change
@@ -155,8 +156,8 @@ class FullSpaceEnergy:
                 slope_change = self.potential.curvature(cosine, slope) * cosine_change
                 slope = ops.where(mask, slope, 0.0)
                 slope_change = ops.where(mask, slope_change, 0.0)
-                result = ops.matmul(projected, slope_change) + ops.matmul(unit_change, slope)
-                return ops.matmul(projected, slope), result
+                result = matmul(projected, slope_change) + matmul(unit_change, slope)
+                return matmul(projected, slope), result
 
             direction_gradient, direction_gradient_change = map_column_blocks(
                 products, projected, unit_change
@@ -182,7 +183,7 @@ def gradient_steps(
     unit, _ = unit_neurons(matrix)
 
     def step(_: Tensor, projection: Tensor) -> Tensor:
-        gradient, _ = objective.gradient(unit, ops.matmul(projection, unit))
+        gradient, _ = objective.gradient(unit, matmul(projection, unit))
         return projection + objective.direction * rate * _outer_product(gradient, unit)
 
     return ops.fori_loop(0, steps, step, projection)
@@ -200,11 +201,11 @@ def value_and_gradient_after_step(
     """
     rate = objective.direction * rate
     unit, reciprocal = unit_neurons(matrix)
-    gradient, directional_derivative = objective.gradient(unit, ops.matmul(projection, unit))
+    gradient, directional_derivative = objective.gradient(unit, matmul(projection, unit))
     moved = projection + rate * _outer_product(gradient, unit)
-    value, point_gradient = value_and_gradient(ops.matmul(moved, unit), potential)
+    value, point_gradient = value_and_gradient(matmul(moved, unit), potential)
     projection_gradient = _outer_product(point_gradient, unit)
-    derivative, direct = directional_derivative(ops.matmul(projection_gradient, unit))
+    derivative, direct = directional_derivative(matmul(projection_gradient, unit))
     through_step = _transposed_product(projection_gradient, gradient)
     through_step = through_step + _transposed_product(projection, derivative) + direct
     total = _transposed_product(moved, point_gradient) + rate * through_step
@@ -225,7 +226,7 @@ def projected_value_and_gradient(
     *batch, d, n = matrix.shape
     count, p, _ = projections.shape
     rows = ops.reshape(projections, (count * p, d))
-    points = ops.reshape(ops.matmul(rows, unit), (*batch, count, p, n))
+    points = ops.reshape(matmul(rows, unit), (*batch, count, p, n))
     value, gradient = value_and_gradient(points, potential)
     direction_gradient = _transposed_product(rows, ops.reshape(gradient, (*batch, count * p, n)))
     return value, tangent_gradient(unit, reciprocal, direction_gradient, 1.0)

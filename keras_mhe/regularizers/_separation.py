@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_mhe._arguments import check_flag
+from keras_mhe._backend import matmul
 from keras_mhe._typing import NeuronAxis, State, Tensor
 from keras_mhe.energies._blocks import map_column_blocks, off_diagonal_mask
 from keras_mhe.energies._neurons import tangent_gradient, unit_neurons
@@ -19,7 +20,7 @@ def _nearest_neurons(unit: Tensor, half_space: bool) -> Tensor:
     n = unit.shape[-1]
 
     def nearest(own: Tensor, index: Tensor) -> tuple[Tensor]:
-        cosine = ops.matmul(ops.swapaxes(unit, -1, -2), own)
+        cosine = matmul(ops.swapaxes(unit, -1, -2), own)
         closeness = ops.abs(cosine) if half_space else cosine
         closeness = ops.where(off_diagonal_mask(n, index), closeness, -2.0)
         return (ops.cast(ops.argmax(closeness, axis=-2, keepdims=True), "int32"),)

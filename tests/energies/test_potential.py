@@ -110,6 +110,21 @@ class TestSoftening:
         opposite = np.array([[1.0, -1.0], [0.0, 0.0]])
         assert energy_value(opposite, 1, distance="angular") == pytest.approx(1 / math.pi)
 
+    @pytest.mark.parametrize("half_space", SPACES)
+    @pytest.mark.parametrize("distance", DISTANCES)
+    @pytest.mark.parametrize("epsilon", [1e-6, 1.3e-3, 0.1])
+    def test_float32_loses_no_digits_to_the_edge(self, epsilon, distance, half_space):
+        """In float32, cosines near 1 are exact, so only their own rounding limits an energy."""
+        gaps = epsilon * np.array([0, 0.1, 0.45, 0.5, 0.55, 2])
+        cosines = (1 - gaps).astype("float32")
+        for s in (0.0, 2.0):
+            potential = Potential(s, distance == "angular", half_space, epsilon)
+            values, _ = potential(keras.ops.convert_to_tensor(cosines))
+            expected = potential.values(cosines.astype("float64"))
+            np.testing.assert_allclose(
+                keras.ops.convert_to_numpy(values), expected, rtol=2e-6, atol=1e-6
+            )
+
     def test_softening_zero_gives_the_singular_potential(self, float64):
         kernel = pair(1e-3, dtype="float64")
         assert energy_value(kernel, 2, softening=0) == pytest.approx(1e6, rel=1e-6)
