@@ -55,6 +55,7 @@ def oldest(session: nox.Session) -> None:
     tools = ["pytest", "pytest-xdist", "hypothesis", "scipy", "scikit-learn"]
     session.install(*[line.replace(">=", "==") for line in bounds], "--editable", ".", *tools)
     modules = [
+        "tests/test_backend.py",
         "tests/energies/test_energy.py",
         "tests/regularizers/test_base.py",
         "tests/energies/test_neurons.py",
@@ -152,3 +153,13 @@ def benchmarks(session: nox.Session) -> None:
     """Run the benchmarks in short: whether they run, not how fast."""
     command = ["python", "-m", "benchmarks", "--quick", "--out", scratch(session, "benchmarks")]
     session.run(*command, env=QUICK_COMPILATION)
+
+
+@nox.session
+@on_each_backend
+def gpu(session: nox.Session, backend: str) -> None:
+    """Run the measurements for a GPU in short, on the CPU: whether they run."""
+    out = scratch(session, "gpu")
+    shutil.rmtree(out, ignore_errors=True)
+    command = ["python", "-m", "benchmarks", "gpu", "--quick", "--out", out]
+    session.run(*command, env={"KERAS_BACKEND": backend})

@@ -1,4 +1,7 @@
-"""`python -m benchmarks`: measures, prints ratios, writes a JSON file and a plot."""
+"""`python -m benchmarks`: measures, prints ratios, writes a JSON file and a plot.
+
+`python -m benchmarks gpu` measures what matters on a GPU.
+"""
 
 import json
 import os
@@ -8,6 +11,8 @@ from typing import Annotated, Any
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "agg")
+# JAX would take three quarters of the memory of a GPU, and leave none to other processes.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import typer
 from rich.console import Console
@@ -16,6 +21,7 @@ from rich.table import Table
 
 from benchmarks import (
     cnn9,
+    gpu,
     kernels,
     memory,
     projections,
@@ -133,7 +139,30 @@ def _report_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command("gpu")
+def measure_gpu(
+    minutes: Annotated[float, typer.Option(help="Time after which no measurement starts.")] = 10.0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Measure small sizes only, as a check.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the JSON file, which is continued.")] = Path(
+        "benchmarks/results"
+    ),
+) -> None:
+    """Measures what matters on a GPU, most important first, and continues where a run stopped.
+
+    KERAS_BACKEND selects the backend: jax, torch or tensorflow. Each measurement is written when it
+    is done. Exits with 1 if a measurement is missing.
+    """
+    raise typer.Exit(not gpu.run(minutes, quick, out))
+
+
+@app.callback(invoke_without_command=True)
 def main(
+    context: typer.Context,
     quick: Annotated[
         bool, typer.Option("--quick", help="Measure a few small shapes only, as a check.")
     ] = False,
@@ -145,6 +174,8 @@ def main(
 
     KERAS_BACKEND selects the backend: tensorflow or jax. Run nothing else on the machine meanwhile.
     """
+    if context.invoked_subcommand:
+        return
     machine = describe_machine()
     console = Console(width=200)
     shapes = kernels.QUICK_SHAPES if quick else sorted({*kernels.SHAPES, *_CURVE})
@@ -191,4 +222,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

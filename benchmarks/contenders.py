@@ -8,16 +8,22 @@ import keras
 from keras import ops
 
 import keras_mhe
+from keras_mhe._backend import matmul, on_cpu
 
 # For more neurons, the 2N x 2N matrices of the papers' formula need tens of gigabytes.
 PAPERS_LIMIT = 8000
+# For more neurons, the product is computed by panels, and matrices of all pairs are left out.
+LARGEST_PRODUCT, _PRODUCT_PANEL = 20000, 4000
 
 
-def _compiled(function: Callable[[Any], Any], shape: tuple[int, ...]) -> Callable[[Any], Any]:
+def compiled(function: Callable[[Any], Any], shape: tuple[int, ...]) -> Callable[[Any], Any]:
+    """Compiles a function of kernels of one shape with XLA. PyTorch runs it as it is."""
     if keras.backend.backend() == "jax":
         import jax
 
         return jax.jit(function)
+    if keras.backend.backend() == "torch":
+        return function
     import tensorflow as tf
 
     program = tf.function(function, jit_compile=True, autograph=False)
@@ -27,11 +33,20 @@ def _compiled(function: Callable[[Any], Any], shape: tuple[int, ...]) -> Callabl
 def value_and_gradient(
     function: Callable[[Any], Any], shape: tuple[int, ...]
 ) -> Callable[[Any], Any]:
-    """Compiles value and gradient of a function as one XLA program for kernels of one shape."""
+    """Compiles value and gradient of a function as one program for kernels of one shape."""
     if keras.backend.backend() == "jax":
         import jax
 
-        return _compiled(jax.value_and_grad(function), shape)
+        return compiled(jax.value_and_grad(function), shape)
+    if keras.backend.backend() == "torch":
+
+        def program(kernel: Any) -> Any:
+            kernel = kernel.detach().requires_grad_()
+            value = function(kernel)
+            value.backward()
+            return value.detach(), kernel.grad
+
+        return program
     import tensorflow as tf
 
     def program(kernel: Any) -> Any:
@@ -40,11 +55,25 @@ def value_and_gradient(
             value = function(kernel)
         return value, tape.gradient(value, kernel)
 
-    return _compiled(program, shape)
+    return compiled(program, shape)
 
 
-def _product(kernel: Any) -> Any:
-    """Minimum work for all cosines: the product of the kernel with itself."""
+def product(kernel: Any) -> Any:
+    """Minimum work for all cosines: the product of the kernel with itself, in full precision."""
+    d, n = kernel.shape
+    if n <= LARGEST_PRODUCT:
+        return matmul(ops.transpose(kernel), kernel)
+    # The matrix of all cosines would not fit into memory. The maximum keeps every cosine in use.
+    width = next(w for w in range(_PRODUCT_PANEL, 0, -1) if n % w == 0)
+
+    def panel(i: Any, largest: Any) -> Any:
+        columns = ops.slice(kernel, (i * 0, i * width), (d, width))
+        return ops.maximum(largest, ops.max(matmul(ops.transpose(kernel), columns), axis=0))
+
+    return ops.fori_loop(0, n // width, panel, ops.zeros((width,)))
+
+
+def _product_of_keras(kernel: Any) -> Any:
     return ops.matmul(ops.transpose(kernel), kernel)
 
 
@@ -66,10 +95,18 @@ def papers_formula(kernel: Any, s: float = 2.0, half_space: bool = True) -> Any:
     return ops.sum(pairs) / (points * (points - 1) / 2)
 
 
-def contenders(shape: tuple[int, int], quick: bool) -> dict[str, Callable[[Any], Any]]:
-    """Returns compiled programs by name; `product` is the reference of the ratios."""
+def contenders(shape: tuple[int, int], few: bool) -> dict[str, Callable[[Any], Any]]:
+    """Returns programs by name; `product` is the reference of the ratios.
+
+    `keras product` is the product in the precision that the backend uses by default. On a GPU it
+    may round the factors, and so do `papers` and `orthogonal`.
+
+    Args:
+        shape: coordinates and neurons.
+        few: whether to leave out all powers other than 2.
+    """
     powers = [(2, "euclidean"), (2, "angular")]
-    if not quick:
+    if not few:
         powers += [(0, "euclidean"), (1, "euclidean")]
     functions = {}
     for s, distance in powers:
@@ -80,6 +117,9 @@ def contenders(shape: tuple[int, int], quick: bool) -> dict[str, Callable[[Any],
             )
     if shape[1] <= PAPERS_LIMIT:
         functions["papers"] = papers_formula
-    functions["orthogonal"] = keras.regularizers.OrthogonalRegularizer(mode="columns")
+    if shape[1] <= LARGEST_PRODUCT:
+        functions["orthogonal"] = keras.regularizers.OrthogonalRegularizer(mode="columns")
     programs = {name: value_and_gradient(function, shape) for name, function in functions.items()}
-    return {"product": _compiled(_product, shape), **programs}
+    if shape[1] <= LARGEST_PRODUCT and not on_cpu():
+        programs["keras product"] = compiled(_product_of_keras, shape)
+    return {"product": compiled(product, shape), **programs}

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from benchmarks.contenders import contenders
+from benchmarks.device_memory import temporary_mib
 from benchmarks.timing import interleaved_times, time_and_ratio
 
 SHAPES = [
@@ -21,12 +22,18 @@ SHAPES = [
 QUICK_SHAPES = [(512, 1600)]
 
 
-def measure(shape: tuple[int, int], quick: bool) -> list[dict[str, Any]]:
-    """Returns a row for each contender: seconds, and the ratio to the product of the same round."""
+def measure(shape: tuple[int, int], quick: bool, few: bool = False) -> list[dict[str, Any]]:
+    """Returns a row for each contender: seconds, and the ratio to the product of the same round.
+
+    Args:
+        shape: coordinates and neurons.
+        quick: whether to measure a few rounds only, as a check.
+        few: whether to measure powers of 2 only.
+    """
     kernel = keras.ops.convert_to_tensor(
         np.random.default_rng(0).standard_normal(shape).astype("float32")
     )
-    programs = contenders(shape, quick)
+    programs = contenders(shape, quick or few)
     large = shape[1] > 4000
     times, compilation = interleaved_times(
         {name: lambda program=program: program(kernel) for name, program in programs.items()},
@@ -39,6 +46,7 @@ def measure(shape: tuple[int, int], quick: bool) -> list[dict[str, Any]]:
             "contender": name,
             **time_and_ratio(times, name, "product"),
             "compilation_seconds": compilation[name],
+            "temporary_mib": temporary_mib(program, kernel),
         }
-        for name in programs
+        for name, program in programs.items()
     ]

@@ -30,6 +30,14 @@ def time_and_ratio(times: dict[str, list[float]], name: str, reference: str) -> 
     return {"seconds": median, "ratio": ratio, "ratio_quartiles": [low, high]}
 
 
+def microseconds_per_kernel(
+    times: dict[str, list[float]], name: str, reference: str, kernels: int
+) -> float:
+    """Returns the median time that a call takes longer than the reference, for each kernel."""
+    added = np.subtract(times[name], times[reference])
+    return median_and_quartiles(added)[0] * 1e6 / kernels
+
+
 def seconds_per_call(call: Callable[[], Any], min_seconds: float) -> float:
     """Returns the mean time of a call, repeated for at least `min_seconds`."""
     start, calls = time.perf_counter(), 0

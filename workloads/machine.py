@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ def _accelerator() -> str | None:
 
         device = jax.devices()[0]
         return None if device.platform == "cpu" else str(device.device_kind)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else None
     import tensorflow as tf
 
     devices = tf.config.list_physical_devices("GPU")
@@ -33,10 +38,21 @@ def _accelerator() -> str | None:
     return str(tf.config.experimental.get_device_details(devices[0]).get("device_name", "GPU"))
 
 
+def _driver() -> str | None:
+    """Returns the version of the driver of the first NVIDIA GPU."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.splitlines()[0].strip()
+
+
 def describe_machine() -> dict[str, Any]:
-    """Returns processor, cores, accelerator, backend and versions of packages."""
+    """Returns processor, cores, accelerator and its driver, backend and versions of packages."""
     backend = keras.backend.backend()
-    packages = ["keras", "numpy", "jax"] if backend == "jax" else ["keras", "numpy"]
+    accelerator = _accelerator()
+    packages = ["keras", "numpy", *{"jax": ["jax", "jaxlib"], "torch": ["torch"]}.get(backend, [])]
     if backend == "tensorflow":
         import tensorflow as tf
 
@@ -47,7 +63,8 @@ def describe_machine() -> dict[str, Any]:
     return {
         "processor": _processor(),
         "cores": cores,
-        "accelerator": _accelerator(),
+        "accelerator": accelerator,
+        "driver": accelerator and _driver(),
         "backend": backend,
         "python": platform.python_version(),
         "versions": versions | {name: version(name) for name in packages},

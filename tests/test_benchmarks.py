@@ -1,0 +1,92 @@
+"""The command for GPUs: it keeps each result, continues, and goes on after an error."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.once
+
+# At the end of the path, so that tests import the installed package.
+sys.path.append(str(Path(__file__).parents[1]))
+gpu = pytest.importorskip("benchmarks.gpu", reason="only a checkout has benchmarks")
+
+
+def recorded(folder):
+    [path] = folder.glob("gpu-*.json")
+    return json.loads(path.read_text("utf-8"))
+
+
+class TestRun:
+    @pytest.fixture
+    def calls(self):
+        return []
+
+    @pytest.fixture
+    def case(self, calls):
+        def build(name, seconds=0.0, error=None):
+            def measure():
+                calls.append(name)
+                if error is not None:
+                    raise error
+                return [{"name": name}]
+
+            return gpu.Case(name, seconds, measure)
+
+        return build
+
+    def test_results_say_on_which_machine_they_were_measured(self, case, tmp_path):
+        assert gpu.run(1.0, True, tmp_path, [case("a")])
+        results = recorded(tmp_path)
+        assert results["cases"]["a"]["rows"] == [{"name": "a"}]
+        machine = results["machines"][results["cases"]["a"]["machine"]]
+        assert machine["backend"]
+        assert machine["versions"]["keras"]
+
+    def test_a_run_that_is_killed_keeps_what_was_done_and_the_next_one_continues(
+        self, case, calls, tmp_path
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            gpu.run(1.0, True, tmp_path, [case("a"), case("b", error=KeyboardInterrupt())])
+        assert list(recorded(tmp_path)["cases"]) == ["a"]
+        assert gpu.run(1.0, True, tmp_path, [case("a"), case("b")])
+        assert calls == ["a", "b", "b"]
+        assert list(recorded(tmp_path)["cases"]) == ["a", "b"]
+
+    def test_a_failing_measurement_is_recorded_and_repeated_next_time(self, case, calls, tmp_path):
+        error = RuntimeError("out of memory")
+        assert not gpu.run(1.0, True, tmp_path, [case("a", error=error), case("b")])
+        results = recorded(tmp_path)["cases"]
+        assert results["a"]["error"] == "RuntimeError: out of memory"
+        assert results["b"]["rows"]
+        assert gpu.run(1.0, True, tmp_path, [case("a"), case("b")])
+        assert calls == ["a", "b", "a"]
+        assert "error" not in recorded(tmp_path)["cases"]["a"]
+
+    def test_no_measurement_starts_that_would_not_end_in_time(self, case, calls, tmp_path):
+        cases = [case("long", seconds=100.0), case("short", seconds=1.0)]
+        assert not gpu.run(0.5, True, tmp_path, cases)
+        assert calls == ["short"]
+
+
+def test_names_of_measurements_are_unique():
+    """The results of a measurement are found by its name."""
+    for quick in (True, False):
+        names = [case.name for case in gpu.cases(quick)]
+        assert len(set(names)) == len(names)
+
+
+@pytest.mark.slow
+def test_emulated_precisions_have_the_errors_of_the_hardware():
+    """On an H100, TF32 lost three digits, and the others none: `benchmarks/GPU.md`."""
+    precision = pytest.importorskip("benchmarks.precision")
+    rows = precision.measure((3, 300), quick=True)
+    errors = {
+        row["directions"]: row["gradient_error"]
+        for row in rows
+        if row["cosines"] == row["directions"]
+    }
+    assert errors["TF32"] > 100 * errors["float32"]
+    assert np.all([errors[name] < 3 * errors["float32"] for name in ("TF32 x 3", "bfloat16 x 6")])
