@@ -42,6 +42,43 @@ def normals(shape: tuple[int, ...], dtype: str, seed: keras.random.SeedGenerator
     return keras.random.normal(shape, dtype=dtype, seed=seed)
 
 
+def at_least(x: Tensor, bound: Any) -> Tensor:
+    """The elementwise maximum of a tensor and a bound, in the dtype of the tensor.
+
+    On PyTorch, `ops.maximum` rounds float64 to float32.
+    """
+    if keras.backend.backend() == "torch":
+        return x.clamp(min=bound)
+    return ops.maximum(x, bound)
+
+
+def at_most(x: Tensor, bound: Any) -> Tensor:
+    """The elementwise minimum of a tensor and a bound, in the dtype of the tensor."""
+    if keras.backend.backend() == "torch":
+        return x.clamp(max=bound)
+    return ops.minimum(x, bound)
+
+
+def cholesky(x: Tensor) -> Tensor:
+    """The Cholesky factor of a matrix; NaN if the matrix is not positive definite."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        # Not `torch.linalg.cholesky`, which raises.
+        factor, info = torch.linalg.cholesky_ex(x)
+        return torch.where(info[..., None, None] == 0, factor, torch.nan)
+    return ops.linalg.cholesky(x)
+
+
+def is_recording() -> bool:
+    """Whether PyTorch records operations now, to differentiate them later."""
+    if keras.backend.backend() != "torch":
+        return False
+    import torch
+
+    return torch.is_grad_enabled()
+
+
 def _uses_xla() -> bool:
     import tensorflow as tf
 
@@ -105,31 +142,44 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
             elif len(b.shape) < len(a.shape):
                 b = ops.broadcast_to(b, (*a.shape[:-2], *b.shape[-2:]))
             return product(a, b)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        # `ops.matmul` would round float64 to float32.
+        return torch.matmul(a, b)
     return ops.matmul(a, b)
 
 
 @contextlib.contextmanager
 def _exact_torch_products() -> Iterator[None]:
-    """A scope in which PyTorch does not round the factors of products."""
+    """A scope in which PyTorch does not round the factors of products.
+
+    Since PyTorch 2.9, there are two kinds of settings, and products on a GPU raise an error if they
+    differ. So the kind is changed that the process uses.
+    """
     import torch
 
-    backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
-    if not hasattr(backends[0], "fp32_precision"):  # before PyTorch 2.9
-        previous = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
+    try:
+        precision = torch.get_float32_matmul_precision()
+    except RuntimeError:  # the process uses the newer kind
+        backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+        precisions = [backend.fp32_precision for backend in backends]
         try:
+            for backend in backends:
+                backend.fp32_precision = "ieee"
             yield
         finally:
-            torch.set_float32_matmul_precision(previous)
+            for backend, precision in zip(backends, precisions, strict=True):
+                backend.fp32_precision = precision
         return
-    precisions = [backend.fp32_precision for backend in backends]
+    if precision == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
     try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
         yield
     finally:
-        for backend, precision in zip(backends, precisions, strict=True):
-            backend.fp32_precision = precision
+        torch.set_float32_matmul_precision(precision)
 
 
 def compiled(
@@ -156,6 +206,29 @@ def compiled(
     if keras.backend.backend() == "torch":
         return _exact_torch_products()(function)
     return function
+
+
+def outside_torch_graphs(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes `torch.compile` run a function as it is, between two graphs.
+
+    Traced energies fail: PyTorch's guards on their constants do not hold for their own frame.
+    """
+    if keras.backend.backend() != "torch":
+        return function
+    import torch
+
+    disabled: Callable[..., Any] = torch.compiler.disable(function)
+    return disabled
+
+
+def update_if(
+    condition: Tensor, update: Callable[[], dict[str, Tensor]], state: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """The result of `update()` if the condition is true, and otherwise the state as it is."""
+    if keras.backend.backend() == "torch":
+        # `ops.cond` would wait for a GPU to compute the condition.
+        return {name: ops.where(condition, new, state[name]) for name, new in update().items()}
+    return ops.cond(condition, update, lambda: state)
 
 
 def differentiated_on_demand(program: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mhe._backend import outside_torch_graphs, update_if
 from keras_mhe._random import fingerprint
 from keras_mhe._typing import Shape, State, Tensor
 from keras_mhe.energies._neurons import neuron_matrix
@@ -84,6 +85,7 @@ class _KernelRegularizer(keras.Regularizer):
     def values(self) -> State:
         return {name: ops.convert_to_tensor(value) for name, value in self.state.items()}
 
+    @outside_torch_graphs
     def update_state(self) -> None:
         """Updates the state, once for each value of the kernel."""
         if self.last_fingerprint is None or not self.variable.trainable:
@@ -93,15 +95,16 @@ class _KernelRegularizer(keras.Regularizer):
         bits = ops.convert_to_tensor(2**24 - 1, "int32")
         current = ops.cast(ops.bitwise_and(fingerprint(matrix), bits), "float32")
         state = self.values()
-        new = ops.cond(
-            ops.equal(current, ops.convert_to_tensor(self.last_fingerprint)),
-            lambda: state,
+        new = update_if(
+            ops.not_equal(current, ops.convert_to_tensor(self.last_fingerprint)),
             lambda: self.energy.update_state(matrix, state),
+            state,
         )
         for name, variable in self.state.items():
             variable.assign(new[name])
         self.last_fingerprint.assign(current)
 
+    @outside_torch_graphs
     def __call__(self, kernel: Tensor) -> Tensor:
         energy = self.energy.energy(self.neurons(kernel), self.values())
         loss = as_loss(ops.cast(self.wrapper.factor, energy.dtype) * energy)

@@ -20,10 +20,12 @@ def value_and_gradient(function, kernel):
 
         value, gradient = jax.value_and_grad(function)(kernel)
     else:
-        kernel.requires_grad_()
+        import torch
+
+        kernel = kernel.detach().requires_grad_()
         value = function(kernel)
-        value.backward()
-        value, gradient = value.detach(), kernel.grad
+        [gradient] = torch.autograd.grad(value, kernel)
+        value = value.detach()
     assert gradient.dtype == kernel.dtype
     assert gradient.shape == kernel.shape
     if keras.backend.standardize_dtype(gradient.dtype) == "bfloat16":  # NumPy has no bfloat16

@@ -47,11 +47,9 @@ def transformer_energy(model):
     for projection in (attention.query_dense, attention.key_dense, attention.value_dense):
         values.append(energy_value(projection.kernel, **into))
     values.append(energy_value(attention.output_dense.kernel, **out))
-    projections = [part for part in vars(grouped).values() if isinstance(part, layers.EinsumDense)]
-    for projection in projections:
-        axes = out if projection.kernel.shape[:2] == (4, 3) else into
-        values.append(energy_value(projection.kernel, **axes))
-    assert len(projections) == 4
+    for name in ("query", "key", "value", "output"):
+        axes = out if name == "output" else into
+        values.append(energy_value(getattr(grouped, f"_{name}_dense").kernel, **axes))
     for direction in (get("both").forward_layer, get("both").backward_layer):
         values.append(energy_value(direction.cell.kernel, groups=4, **HALF))
         values.append(energy_value(direction.cell.recurrent_kernel, groups=4, **HALF))

@@ -1,6 +1,8 @@
 """Products in full precision on every backend, and the device of new tensors."""
 
 import re
+import subprocess
+import sys
 from unittest import mock
 
 import keras
@@ -129,22 +131,51 @@ class TestMatmul:
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="PyTorch has process-wide settings")
-def test_products_in_a_program_ignore_the_setting_of_the_process():
-    import torch
+class TestProcessSettings:
+    """Settings of a PyTorch process do not change programs, and programs do not change them."""
 
-    seen = []
+    # Settings last as long as the process, so each test has its own.
+    @pytest.mark.parametrize(
+        "setting",
+        [
+            "pass",
+            "torch.set_float32_matmul_precision('medium')",
+            "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+            "torch.backends.fp32_precision = 'tf32'",
+        ],
+    )
+    def test_products_in_a_program_are_exact(self, setting):
+        code = f"""
+import torch
+from keras_mhe._backend import compiled, matmul
 
-    def function(kernel):
-        seen.append(torch.get_float32_matmul_precision())
-        return matmul(kernel, kernel)
+def precisions():
+    return [b.fp32_precision for b in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)]
 
-    torch.set_float32_matmul_precision("medium")
-    try:
-        compiled(function)(torch.ones((2, 2)))
-        assert seen == ["highest"]
-        assert torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.set_float32_matmul_precision("highest")
+{setting}
+before = precisions()
+inside = []
+
+def function(x):
+    # PyTorch checks this before a product on a GPU. It raises if kinds of settings differ.
+    assert not torch.backends.cuda.matmul.allow_tf32
+    inside.append(precisions())
+    if x.shape[0] == 3:
+        raise ValueError
+    return matmul(x, x)
+
+program = compiled(function)
+program(torch.ones((2, 2)))
+try:
+    program(torch.ones((3, 3)))
+except ValueError:
+    pass
+assert precisions() == before
+assert len(inside) == 2
+for names in inside:
+    assert set(names) <= {{"ieee", "none"}}
+"""
+        subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_on_cpu_says_where_new_tensors_are():

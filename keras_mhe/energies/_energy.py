@@ -1,5 +1,6 @@
 """The hyperspherical energy of a kernel."""
 
+from keras_mhe._backend import outside_torch_graphs
 from keras_mhe._typing import NeuronAxis, Tensor
 from keras_mhe.energies._neurons import neuron_matrix
 from keras_mhe.energies._pairs import panel_width, value_and_gradient
@@ -15,6 +16,7 @@ def energy_of(matrix: Tensor, potential: Potential) -> Tensor:
     )
 
 
+@outside_torch_graphs
 def hyperspherical_energy(
     kernel: Tensor,
     s: float = 2.0,

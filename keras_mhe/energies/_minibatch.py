@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_mhe._arguments import check_integer
-from keras_mhe._backend import matmul
+from keras_mhe._backend import matmul, outside_torch_graphs
 from keras_mhe._random import fingerprint, seed_of
 from keras_mhe._typing import NeuronAxis, Tensor
 from keras_mhe.energies._energy import energy_of
@@ -145,6 +145,7 @@ def _class_labels(labels: Tensor, n: int) -> Tensor:
     return ops.reshape(ops.cast(labels, "int32"), (-1,))
 
 
+@outside_torch_graphs
 def class_energy(
     kernel: Tensor,
     labels: Tensor,

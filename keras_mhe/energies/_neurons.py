@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_mhe._arguments import as_integer, check_integer
+from keras_mhe._backend import at_least, at_most
 from keras_mhe._typing import NeuronAxis, Shape, Tensor
 
 # In gradients, a norm counts as at least this fraction of the root mean square of all norms.
@@ -139,7 +140,7 @@ def unit_neurons(matrix: Tensor) -> tuple[Tensor, Tensor]:
     # XLA multiplies by the reciprocal of a scale and flushes subnormal numbers to zero.
     tiny, huge = float(limits.tiny), float(limits.max) / 8
     largest = ops.max(ops.abs(matrix), axis=-2, keepdims=True)
-    scale = ops.where(largest < tiny, 1.0, ops.minimum(largest, huge))
+    scale = ops.where(largest < tiny, 1.0, at_most(largest, huge))
     # With entries near 1, squares neither overflow nor underflow.
     matrix = matrix / scale
     square = ops.sum(ops.square(matrix), axis=-2, keepdims=True)
@@ -149,12 +150,12 @@ def unit_neurons(matrix: Tensor) -> tuple[Tensor, Tensor]:
     unit = matrix / norm
 
     # Without a floor under the norms, one step would throw a short neuron far away.
-    top = ops.clip(ops.max(largest), tiny, huge)
+    top = at_most(at_least(ops.max(largest), tiny), huge)
     norm = ops.where(zero, 0.0, norm) * (scale / top)
     # Not `ops.mean`, which rounds float64 to float32 on JAX.
     mean_square = ops.sum(ops.square(norm) / math.prod(norm.shape))
-    floor = _NORM_FLOOR * ops.sqrt(ops.maximum(mean_square, tiny))
-    reciprocal = 1.0 / ops.maximum(ops.maximum(norm, floor) * top, tiny)
+    floor = _NORM_FLOOR * ops.sqrt(at_least(mean_square, tiny))
+    reciprocal = 1.0 / at_least(at_least(norm, floor) * top, tiny)
     return unit, ops.where(zero, 0.0, reciprocal)
 
 

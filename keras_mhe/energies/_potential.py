@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_mhe._arguments import check_choice, check_flag, check_nonnegative
+from keras_mhe._backend import at_least, at_most
 from keras_mhe._typing import Tensor
 
 # Upper limit of epsilon for any number of neurons.
@@ -143,7 +144,7 @@ class Potential:
     def __call__(self, cosine: Tensor) -> tuple[Tensor, Tensor]:
         """Values and derivatives with respect to the cosine, elementwise."""
         x = ops.abs(cosine)
-        acute: Any = _arccosine(ops.minimum(x, 1.0)) if self.angular else None
+        acute: Any = _arccosine(at_most(x, 1.0)) if self.angular else None
         if not self.half_space:
             angle = ops.where(cosine < 0, math.pi - acute, acute) if self.angular else None
             return self._pair_of_points(cosine, angle)
@@ -163,17 +164,17 @@ class Potential:
         """
         # `1 - cosine` is exact near 1. The cosine at the edge would be rounded.
         gap, nearest = 1.0 - cosine, self.epsilon / 2
-        clipped = gap if mirrored else ops.maximum(gap, nearest)
+        clipped = gap if mirrored else at_least(gap, nearest)
         if self.angular:
-            angle = angle if mirrored else ops.maximum(angle, math.acos(1.0 - nearest))
+            angle = angle if mirrored else at_least(angle, math.acos(1.0 - nearest))
             value, force = _riesz(angle, self.s)
             near, far = clipped, 2.0 - clipped
             if mirrored is not False:
                 lowest = self._lowest_cosine
-                _, force = _riesz(ops.minimum(angle, math.acos(lowest)), self.s)
-                near = ops.minimum(clipped, 1.0 - lowest)
+                _, force = _riesz(at_most(angle, math.acos(lowest)), self.s)
+                near = at_most(clipped, 1.0 - lowest)
                 # `1 + cosine` is exact near -1.
-                far = 1.0 + ops.clip(cosine, lowest, 1.0 - nearest)
+                far = 1.0 + at_most(at_least(cosine, lowest), 1.0 - nearest)
             slope = force * ops.rsqrt(near * far)
         else:
             value, force = _riesz(2.0 * clipped, self.s / 2)
@@ -214,14 +215,14 @@ class Potential:
         gap, nearest = 1.0 - cosine, self.epsilon / 2
         free = gap > nearest
         if self.angular:
-            inside = ops.clip(cosine, _LOWEST_COSINE, 1.0 - nearest)
+            inside = at_most(at_least(cosine, _LOWEST_COSINE), 1.0 - nearest)
             acute = _arccosine(ops.abs(inside))
             angle = ops.where(inside < 0, math.pi - acute, acute)
             square = (1.0 - inside) * (1.0 + inside)
             rate = (self.s + 1.0) * ops.rsqrt(square) / angle + inside / square
             free = ops.logical_and(free, cosine > _LOWEST_COSINE)
         else:
-            rate = (self.s / 2 + 1.0) / ops.maximum(gap, nearest)
+            rate = (self.s / 2 + 1.0) / at_least(gap, nearest)
         return ops.where(free, slope * rate, 0.0)
 
 

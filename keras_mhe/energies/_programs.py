@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mhe._backend import compiled, differentiated_on_demand
+from keras_mhe._backend import compiled, differentiated_on_demand, is_recording
 from keras_mhe._typing import Tensor
 
 _Specs = tuple[tuple[tuple[int | None, ...], str], ...]
@@ -71,7 +71,7 @@ def _differentiated_once(program: Callable[..., Any]) -> Callable[..., Any]:
     """Makes a program whose gradient cannot be differentiated, so no tape records its loops."""
 
     @ops.custom_gradient
-    def run(matrix: Tensor, *others: Tensor) -> Any:
+    def final(gradient: Tensor, matrix: Tensor) -> Any:
         def refuse(*args: Any, upstream: Any = None) -> Any:
             raise NotImplementedError(
                 "Second derivatives are not available for this energy. Only the energy of all "
@@ -79,7 +79,11 @@ def _differentiated_once(program: Callable[..., Any]) -> Callable[..., Any]:
                 f"computed by panels. Received: {matrix.shape[-1]} neurons"
             )
 
-        return program(ops.stop_gradient(matrix), *others), refuse
+        return gradient, refuse
+
+    def run(matrix: Tensor, *others: Tensor) -> Any:
+        value, gradient = program(ops.stop_gradient(matrix), *others)
+        return value, final(gradient, matrix)
 
     return run
 
@@ -112,7 +116,11 @@ def value_with_gradient(
 
         def pull_back(*args: Any, upstream: Any = None) -> Any:
             # PyTorch passes the inputs first and names the upstream gradient.
-            change = gradient * (args[0] if upstream is None else upstream)
+            if upstream is None:
+                change = gradient * args[0]
+            else:
+                # PyTorch did not record the program. A second derivative needs a recorded one.
+                change = (run(*args)[1] if is_recording() else gradient) * upstream
             return (change, *[None] * len(others)) if others else change
 
         return result, pull_back

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_mhe._arguments import check_integer
+from keras_mhe._backend import outside_torch_graphs
 from keras_mhe._keras_internals import is_low_rank_factor
 from keras_mhe._typing import Tensor
 from keras_mhe.energies._neurons import neuron_matrix
@@ -75,6 +76,7 @@ class AttentionEnergy(Addable):
         matrix = neuron_matrix(kernel, self.neuron_axis(kernel.shape))
         return as_loss(self.regularizer.factor * self.regularizer.energy(matrix, {}))
 
+    @outside_torch_graphs
     def __call__(self, kernel: Tensor) -> Tensor:
         return as_loss(0.0) if is_low_rank_factor(kernel) else self.loss(kernel)
 

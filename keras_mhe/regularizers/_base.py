@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_mhe._arguments import check_nonnegative
+from keras_mhe._backend import outside_torch_graphs
 from keras_mhe._keras_internals import is_low_rank_factor
 from keras_mhe._typing import NeuronAxis, Shape, State, Tensor
 from keras_mhe.energies._neurons import check_axes, neuron_matrix
@@ -148,6 +149,7 @@ class HypersphericalRegularizer(Addable):
         matrix = neuron_matrix(kernel, self.neuron_axis, self.groups)
         return as_loss(self.factor * self.energy(matrix, {}))
 
+    @outside_torch_graphs
     def __call__(self, kernel: Tensor) -> Tensor:
         return as_loss(0.0) if is_low_rank_factor(kernel) else self.loss(kernel)
 

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_mhe._arguments import check_nonnegative
+from keras_mhe._backend import at_least
 from keras_mhe._typing import NeuronAxis, Tensor
 from keras_mhe.regularizers._poles import PoleRegularizer
 
@@ -27,7 +28,7 @@ class Covering:
     def __call__(self, cosine: Tensor) -> tuple[Tensor, Tensor]:
         cosines = [cosine, -cosine] if self.half_space else [cosine]
         # Exponentials are relative to that of the nearest point, so their sum does not underflow.
-        top = functools.reduce(ops.maximum, cosines)
+        top = functools.reduce(at_least, cosines)
         top = ops.max(top, axis=-1, keepdims=True)
         shares = [ops.exp(2 * self.gamma * (c - top)) for c in cosines]
         total = ops.sum(sum(shares), axis=-1, keepdims=True)

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_mhe._arguments import check_flag
-from keras_mhe._backend import matmul
+from keras_mhe._backend import at_least, cholesky, matmul
 from keras_mhe._typing import NeuronAxis, State, Tensor
 from keras_mhe.energies._blocks import off_diagonal_mask
 from keras_mhe.energies._neurons import tangent_gradient, unit_neurons
@@ -26,12 +26,12 @@ def _cholesky_factor(gram: Tensor) -> Tensor:
     identity = ops.eye(n, dtype=dtype)
 
     def factor(jitter: Tensor) -> Tensor:
-        return ops.linalg.cholesky(gram + jitter * identity)
+        return cholesky(gram + jitter * identity)
 
     def unreliable(jitter: Tensor, factor: Tensor) -> Tensor:
         pivots = ops.square(ops.diagonal(factor, axis1=-2, axis2=-1))
         # The comparison is False for NaN, so NaN is unreliable too.
-        reliable = pivots >= ops.maximum(jitter / 2, _SMALLEST_PIVOT[dtype])
+        reliable = pivots >= at_least(jitter / 2, _SMALLEST_PIVOT[dtype])
         return ops.logical_not(ops.all(reliable))
 
     def more_jitter(jitter: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,10 +58,11 @@ def _value_and_gradient(matrix: Tensor, half_space: bool) -> tuple[Tensor, Tenso
     unit, reciprocal = unit_neurons(matrix)
     cosine = matmul(ops.swapaxes(unit, -1, -2), unit)
     mask = off_diagonal_mask(n, ops.arange(n, dtype="int32"))
-    near = ops.where(mask, ops.exp(2.0 * cosine - 2.0), 1.0)
+    cosine = ops.where(mask, cosine, 1.0)
+    near = ops.exp(2.0 * cosine - 2.0)
     if half_space:
         # The matrix of the 2N points is block diagonal in sums and differences of mirror images.
-        far = ops.where(mask, ops.exp(-2.0 * cosine - 2.0), math.exp(-4.0))
+        far = ops.exp(-2.0 * cosine - 2.0)
         even, even_inverse = _log_determinant(near + far)
         odd, odd_inverse = _log_determinant(near - far)
         value = even + odd

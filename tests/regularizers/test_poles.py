@@ -88,7 +88,8 @@ class TestRobustness:
                 )
                 assert np.isfinite(value)
                 assert np.all(np.isfinite(gradient))
-            updated = regularizer.update_state(matrix, {"pole": pole})["pole"]
+            tensor = keras.ops.convert_to_tensor(matrix)
+            updated = regularizer.update_state(tensor, {"pole": pole})["pole"]
             assert np.all(np.isfinite(keras.ops.convert_to_numpy(updated)))
 
 

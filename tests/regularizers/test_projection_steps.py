@@ -27,6 +27,12 @@ def program_of(function, *arrays):
     return compiled(function, *[(array.shape, str(array.dtype)) for array in arrays])
 
 
+def gradient_steps(matrix, projection, *options):
+    """Returns the projection after gradient steps."""
+    arrays = map(keras.ops.convert_to_tensor, (matrix, projection))
+    return _projection_steps.gradient_steps(*arrays, *options)
+
+
 def energy_after_step(matrix, projection, objective, rate, potential):
     """Returns the energy after a step and its gradient, both by one program."""
 
@@ -74,7 +80,7 @@ class TestSteps:
         for _ in range(2):
             gradient = oracle.central_differences(lambda p: definition(p, matrix), expected)
             expected = expected + sign * 0.3 * gradient
-        got = _projection_steps.gradient_steps(matrix, projection, objective, 0.3, 2)
+        got = gradient_steps(matrix, projection, objective, 0.3, 2)
         np.testing.assert_allclose(*to_numpy([got, expected]), rtol=1e-5, atol=1e-6)
 
     def test_groups_of_neurons_share_a_projection(self, float64):
@@ -87,9 +93,7 @@ class TestSteps:
 
         assert joint_distance(projection) == pytest.approx(np.sqrt(sum(squares)))
         expected = projection - 0.1 * oracle.central_differences(joint_distance, projection)
-        got = _projection_steps.gradient_steps(
-            matrix, projection, _projection_steps.CosineDistance(), 0.1, 1
-        )
+        got = gradient_steps(matrix, projection, _projection_steps.CosineDistance(), 0.1, 1)
         np.testing.assert_allclose(*to_numpy([got, expected]), rtol=1e-6, atol=1e-7)
 
 
