@@ -1,8 +1,9 @@
 """Tasks of developers and of CI: `nox --list` names them, `nox -s lint` runs one.
 
-Sessions run in the active environment, which `pip install -e ".[dev]"` prepares. Only `oldest`
-makes its own environment. Sessions with a backend run on both backends: `nox -s tests`, or on
-one: `nox -s "tests(jax)"`. Some sessions take arguments after `--`; their descriptions say which.
+Sessions run in the active environment, which `pip install -e ".[dev]"` prepares. Only `oldest` and
+`torch` make their own environments. Sessions with a backend run on TensorFlow and JAX:
+`nox -s tests`, or on one: `nox -s "tests(jax)"`. Some sessions take arguments after `--`; their
+descriptions say which.
 """
 
 import os
@@ -44,6 +45,15 @@ def slow(session: nox.Session, backend: str) -> None:
     """Run the slow tests in one process; arguments go to pytest."""
     command = ["pytest", "--numprocesses=1", "-m", "slow"]
     session.run(*command, *session.posargs, env={"KERAS_BACKEND": backend})
+
+
+@nox.session(venv_backend="uv", reuse_venv=True)
+def torch(session: nox.Session) -> None:
+    """Run the quick tests on PyTorch; arguments go to pytest, `-m "not once"` adds slow ones."""
+    # PyTorch needs 6 GB, so the other sessions do without it.
+    session.install("--editable", ".[torch,test-tools]")
+    command = ["pytest", "-m", "not slow and not once"]
+    session.run(*command, *session.posargs, env={"KERAS_BACKEND": "torch"})
 
 
 @nox.session(venv_backend="uv", reuse_venv=True)

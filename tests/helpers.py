@@ -30,6 +30,13 @@ on_some_potentials = pytest.mark.parametrize(
 )
 
 
+# One of both ways is quick: PyTorch compiles a training step in 20 seconds.
+_QUICK = keras.backend.backend() != "torch"
+on_compiled_and_other_steps = pytest.mark.parametrize(
+    "jit_compile", [_QUICK, pytest.param(not _QUICK, marks=pytest.mark.slow)]
+)
+
+
 def normals(*shape, seed=0, dtype="float32"):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 

@@ -50,6 +50,7 @@ _TESTED_ELSEWHERE = {
     "compressive": "regularizers/test_comhe.py",
     "large_layers": "energies/test_minibatch.py",
     "models": "models/test_regularize.py",
+    "pytorch": "test_torch.py",
     "regularizers": "regularizers/test_uniformity.py",
     "seeing": "analysis/test_energy_report.py",
 }

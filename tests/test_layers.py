@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import oracle
 import pytest
-from helpers import energy_value, normals
+from helpers import energy_value, normals, on_compiled_and_other_steps
 from keras import layers
 from sklearn.datasets import load_digits
 from subprocesses import run_on_two_devices
@@ -262,7 +262,7 @@ class TestState:
         after, matrix = projection_and_matrix(model.layers[2])
         assert oracle.energy(after @ matrix) > 1.05 * oracle.energy(before @ matrix)
 
-    @pytest.mark.parametrize("jit_compile", [True, pytest.param(False, marks=pytest.mark.slow)])
+    @on_compiled_and_other_steps
     def test_state_after_each_compiled_step_matches_the_definition(self, jit_compile):
         keras.utils.set_random_seed(0)
         model = compiled(

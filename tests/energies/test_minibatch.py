@@ -10,7 +10,7 @@ import numpy as np
 import oracle
 import pytest
 from differentiate import value_and_gradient
-from helpers import SPACES, energy_and_gradient, normals
+from helpers import SPACES, energy_and_gradient, normals, on_compiled_and_other_steps
 from subprocesses import run_on_two_devices
 
 from keras_mhe import MHE, HalfSpaceMHE, class_energy
@@ -93,7 +93,7 @@ class TestSample:
             assert math.isfinite(value)
             assert np.all(np.isfinite(gradient))
 
-    @pytest.mark.parametrize("jit_compile", [True, pytest.param(False, marks=pytest.mark.slow)])
+    @on_compiled_and_other_steps
     def test_training_steps_that_change_weights_draw_new_groups(self, jit_compile):
         def losses(rate):
             layer = keras.layers.Dense(

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from differentiate import value_and_gradient
-from helpers import normals
+from helpers import normals, on_compiled_and_other_steps
 
 from keras_mhe import (
     AdversarialProjection,
@@ -102,7 +102,7 @@ def zero_loss(y_true, y_pred):
     return 0.0 * y_pred[:, 0]
 
 
-@pytest.mark.parametrize("jit_compile", [True, pytest.param(False, marks=pytest.mark.slow)])
+@on_compiled_and_other_steps
 def test_training_steps_draw_new_projections_and_a_loaded_model_repeats_them(tmp_path, jit_compile):
     """Each compiled step computes its loss with the projections that its kernel draws."""
     projection = RandomProjection(dim=4, count=2)
