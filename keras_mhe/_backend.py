@@ -27,6 +27,11 @@ def on_cpu() -> bool:
     return True
 
 
+def has_compiler() -> bool:
+    """Whether the backend compiles programs with XLA."""
+    return bool(keras.backend.backend() in ("tensorflow", "jax"))
+
+
 def seed_dtype() -> str:
     """The dtype of the seeds of the backend's random numbers."""
     return "uint32" if keras.backend.backend() == "jax" else "int32"

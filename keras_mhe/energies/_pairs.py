@@ -5,15 +5,16 @@ import math
 import keras
 from keras import ops
 
-from keras_mhe._backend import matmul, on_cpu
+from keras_mhe._backend import has_compiler, matmul, on_cpu
 from keras_mhe._typing import Tensor
 from keras_mhe.energies._blocks import off_diagonal_mask
 from keras_mhe.energies._neurons import tangent_gradient, unit_neurons
 from keras_mhe.energies._potential import Potential
 
 # Up to `_CPU_MATRIX` neurons, one matrix is as fast as panels of `_CPU_PANEL` columns. Both were
-# measured on CPUs, where a panel should fit into the caches.
-_CPU_MATRIX, _CPU_PANEL = 1408, 704
+# measured on CPUs, where a panel should fit into the caches. Without a compiler, each elementwise
+# operation visits the whole matrix, which is slow for more than `_EAGER_MATRIX` neurons.
+_CPU_MATRIX, _CPU_PANEL, _EAGER_MATRIX = 1408, 704, 512
 # On an H100, wider panels were at most 8 % faster, and took up to four times the memory.
 _DEVICE_MATRIX, _DEVICE_PANEL = 4096, 4096
 
@@ -79,7 +80,9 @@ def _sums_by_panels(unit: Tensor, potential: Potential, width: int) -> tuple[Ten
 
 def _matrix_and_panel_size() -> tuple[int, int]:
     """The largest number of neurons for one matrix of all pairs, and the width of panels."""
-    return (_CPU_MATRIX, _CPU_PANEL) if on_cpu() else (_DEVICE_MATRIX, _DEVICE_PANEL)
+    if not on_cpu():
+        return _DEVICE_MATRIX, _DEVICE_PANEL
+    return (_CPU_MATRIX if has_compiler() else _EAGER_MATRIX), _CPU_PANEL
 
 
 def panel_width(n: int) -> int | None:
