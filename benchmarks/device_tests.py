@@ -23,6 +23,17 @@ _OUTCOME = re.compile(r"\b(PASSED|FAILED|ERROR|SKIPPED|XFAIL) (tests/.*?)\s*$")
 _XLA_FLAGS = "--xla_gpu_autotune_level=0"
 
 
+def _reasons(lines: list[str]) -> list[str]:
+    """Returns the name and the first lines of each error that pytest printed at the end."""
+    reasons: list[list[str]] = []
+    for line in lines:
+        if title := re.fullmatch(r"_{3,} (.*) _{3,}", line):
+            reasons.append([title[1]])
+        elif reasons and line.startswith("E   ") and line[4:].strip() and len(reasons[-1]) < 9:
+            reasons[-1].append(line[4:].strip()[:200])
+    return ["; ".join(parts) for parts in reasons]
+
+
 def measure(paths: list[str], seconds: float) -> list[dict[str, Any]]:
     """Returns a row: how many tests had each outcome, which failed, and why.
 
@@ -31,8 +42,9 @@ def measure(paths: list[str], seconds: float) -> list[dict[str, Any]]:
         seconds: time after which the tests are stopped. Then `finished` is False.
     """
     workers = max(1, min(12, (os.cpu_count() or 1) - 2))
-    options = ["-v", "-m", "not slow", "--tb=line", "-p", "no:cacheprovider", "-W", "default"]
-    options += ["-o", "addopts=--import-mode=importlib", f"--numprocesses={workers}"]
+    options = ["-v", "-m", "not slow", "--tb=short", "-rN", "-p", "no:cacheprovider"]
+    options += ["-W", "default", "-o", "addopts=--import-mode=importlib"]
+    options += [f"--numprocesses={workers}"]
     with subprocess.Popen(
         [sys.executable, "-m", "pytest", *options, *paths],
         cwd=_ROOT,
@@ -52,14 +64,12 @@ def measure(paths: list[str], seconds: float) -> list[dict[str, Any]]:
     }
     if not outcomes:
         raise RuntimeError(f"pytest ran no tests: {' / '.join(lines[-3:])}")
-    # pytest prints a line for each failure, which begins with the path of a file.
-    start = f"{_ROOT}/"
     return [
         {
             "paths": paths,
             "finished": process.returncode in (0, 1),
             **Counter(outcomes.values()),
-            "failures": [name for name, outcome in outcomes.items() if outcome == "failed"],
-            "reasons": [line[len(start) :][:300] for line in lines if line.startswith(start)],
+            "failures": [name for name, x in outcomes.items() if x in ("failed", "error")],
+            "reasons": _reasons(lines),
         }
     ]

@@ -28,7 +28,7 @@ def measure(shape: tuple[int, int], quick: bool, few: bool = False) -> list[dict
     Args:
         shape: coordinates and neurons.
         quick: whether to measure a few rounds only, as a check.
-        few: whether to measure powers of 2 only.
+        few: whether to measure powers of 2 only, in fewer and shorter rounds.
     """
     kernel = keras.ops.convert_to_tensor(
         np.random.default_rng(0).standard_normal(shape).astype("float32")
@@ -37,8 +37,8 @@ def measure(shape: tuple[int, int], quick: bool, few: bool = False) -> list[dict
     large = shape[1] > 4000
     times, compilation = interleaved_times(
         {name: lambda program=program: program(kernel) for name, program in programs.items()},
-        rounds=3 if quick else 5 if large else 15,
-        min_seconds=0.02 if quick else 0.1,
+        rounds=3 if quick else 5 if large else 9 if few else 15,
+        min_seconds=0.02 if quick else 0.05 if few else 0.1,
     )
     return [
         {

@@ -9,7 +9,7 @@ from keras import ops
 from benchmarks.contenders import value_and_gradient
 from benchmarks.timing import interleaved_times, time_and_ratio
 from keras_mhe import AdversarialProjection, AngleProjection, CoMHE, RandomProjection
-from keras_mhe._backend import normals
+from keras_mhe._backend import matmul, normals
 from keras_mhe._random import fingerprint, seed_of
 from keras_mhe.energies._programs import program_for
 
@@ -21,9 +21,9 @@ def _products(kernel: Any) -> Any:
     """Minimum work of random projections: normals, projected neurons, cosines, gradient."""
     d, n = kernel.shape
     rows = normals((COUNT * DIM, d), "float32", seed_of(fingerprint(kernel)))
-    points = ops.reshape(ops.matmul(rows, kernel), (COUNT, DIM, n))
-    gradient = ops.matmul(points, ops.matmul(ops.swapaxes(points, -1, -2), points))
-    return ops.matmul(ops.transpose(rows), ops.reshape(gradient, (COUNT * DIM, n)))
+    points = ops.reshape(matmul(rows, kernel), (COUNT, DIM, n))
+    gradient = matmul(points, matmul(ops.swapaxes(points, -1, -2), points))
+    return matmul(ops.transpose(rows), ops.reshape(gradient, (COUNT * DIM, n)))
 
 
 def _training_step(regularizer: Any, state: dict[str, Any]) -> Callable[[Any], Any]:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import platform
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -130,8 +131,8 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     """The matrix product in full precision. Leading axes are equal, or one factor is a matrix.
 
     By default, GPUs round the factors of float32 to fewer bits (TF32), and lose the small distances
-    that dominate an energy. In a program of `compiled`, this product keeps all bits, and so do its
-    derivatives.
+    that dominate an energy. In a program of `compiled`, this product keeps all bits. Its
+    derivatives do so too, except on PyTorch.
     """
     if keras.backend.backend() == "jax":
         import jax.numpy as jnp
@@ -140,7 +141,9 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        product = _xla_product() if tf.inside_function() and _uses_xla() else None
+        # No CPU rounds factors, and XLA's own product cannot be converted to TensorFlow Lite.
+        exact = on_cpu() or not tf.inside_function() or not _uses_xla()
+        product = None if exact else _xla_product()
         if product is not None:
             if len(a.shape) < len(b.shape):
                 a = ops.broadcast_to(a, (*b.shape[:-2], *a.shape[-2:]))
@@ -155,36 +158,47 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     return ops.matmul(a, b)
 
 
+_torch_settings = threading.RLock()
+
+
 @contextlib.contextmanager
 def _exact_torch_products() -> Iterator[None]:
     """A scope in which PyTorch does not round the factors of products.
 
-    Since PyTorch 2.9, there are two kinds of settings, and products on a GPU raise an error if they
-    differ. So the kind is changed that the process uses.
+    Since PyTorch 2.9, there are two kinds of settings for the process, and products on a GPU raise
+    an error if they differ.
     """
     import torch
 
-    try:
-        precision = torch.get_float32_matmul_precision()
-    except RuntimeError:  # the process uses the newer kind
-        backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
-        precisions = [backend.fp32_precision for backend in backends]
+    def old_setting() -> str:
         try:
+            return torch.get_float32_matmul_precision()
+        except RuntimeError:  # the process uses the new kind, so the old one has its default
+            return "highest"
+
+    backends = []
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    if old_setting() == "highest" and all(x.fp32_precision in ("none", "ieee") for x in backends):
+        yield
+        return
+    # Another thread must not save or restore settings meanwhile.
+    with _torch_settings:
+        old, new = old_setting(), [backend.fp32_precision for backend in backends]
+        try:
+            if old != "highest":
+                torch.set_float32_matmul_precision("highest")
             for backend in backends:
                 backend.fp32_precision = "ieee"
             yield
         finally:
-            for backend, precision in zip(backends, precisions, strict=True):
-                backend.fp32_precision = precision
-        return
-    if precision == "highest":
-        yield
-        return
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
+            if old != "highest":
+                torch.set_float32_matmul_precision(old)
+            for backend, precision in zip(backends, new, strict=True):
+                # "none" inherits the precision of a more general setting.
+                backend.fp32_precision = "none"
+                if backend.fp32_precision != precision:
+                    backend.fp32_precision = precision
 
 
 def compiled(

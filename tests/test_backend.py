@@ -12,7 +12,7 @@ from differentiate import value_and_gradient
 from helpers import normals
 
 import keras_mhe
-from keras_mhe import MGD, MHC, MHE, MHP, MHS, CoMHE, HalfSpaceMHE
+from keras_mhe import MGD, MHC, MHE, MHP, MHS, CoMHE, HalfSpaceMHE, _backend
 from keras_mhe._backend import compiled, matmul, on_cpu
 from keras_mhe.energies import _pairs
 from keras_mhe.energies._programs import fresh_programs
@@ -83,7 +83,15 @@ def products_of(loss):
     return re.findall(r".* dot\(.*", text)
 
 
+@pytest.fixture
+def programs_of_a_gpu():
+    """Builds programs as on a GPU: on a CPU, TensorFlow needs no special product."""
+    with mock.patch.object(_backend, "on_cpu", return_value=False), fresh_programs():
+        yield
+
+
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch does not compile with XLA")
+@pytest.mark.usefixtures("programs_of_a_gpu")
 class TestPrograms:
     """Every product in a program requests full precision, on hardware that has less by default."""
 
@@ -99,10 +107,7 @@ class TestPrograms:
         self.assert_full_precision(LOSSES[name])
 
     def test_every_product_of_panels_requests_full_precision(self):
-        with (
-            mock.patch.object(_pairs, "_matrix_and_panel_size", return_value=(4, 16)),
-            fresh_programs(),
-        ):
+        with mock.patch.object(_pairs, "_matrix_and_panel_size", return_value=(4, 16)):
             self.assert_full_precision(LOSSES["one matrix"])
 
     def test_product_of_keras_does_not_request_it(self):
@@ -114,6 +119,7 @@ class TestPrograms:
 
 
 class TestMatmul:
+    @pytest.mark.usefixtures("programs_of_a_gpu")
     @pytest.mark.parametrize("shapes", [((3, 4), (4, 5)), ((2, 3, 4), (4, 5)), ((3, 4), (2, 4, 5))])
     def test_product_and_its_derivative_match_numpy(self, shapes, float64):
         a, b = (normals(*shape, seed=i, dtype="float64") for i, shape in enumerate(shapes))
@@ -143,6 +149,7 @@ class TestProcessSettings:
                 pytest.param(setting, marks=pytest.mark.slow)
                 for setting in (
                     "pass",
+                    "torch.backends.cuda.matmul.allow_tf32 = True",
                     "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
                     "torch.backends.fp32_precision = 'tf32'",
                 )
@@ -156,6 +163,7 @@ class TestProcessSettings:
             pytest.skip("this setting is new in PyTorch 2.9")
         code = f"""
 import torch
+from keras_mhe import _backend
 from keras_mhe._backend import compiled, matmul
 
 def precisions():

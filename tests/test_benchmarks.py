@@ -65,10 +65,41 @@ class TestRun:
         assert calls == ["a", "b", "a"]
         assert "error" not in recorded(tmp_path)["cases"]["a"]
 
+    def test_tests_that_were_stopped_are_recorded_and_repeated_next_time(self, tmp_path):
+        rows = [[{"finished": False, "passed": 3}], [{"finished": True, "passed": 5}]]
+        stopped = gpu.Case("tests", 0.0, lambda: rows.pop(0))
+        assert not gpu.run(1.0, True, tmp_path, [stopped])
+        assert recorded(tmp_path)["cases"]["tests"]["rows"][0]["passed"] == 3
+        assert gpu.run(1.0, True, tmp_path, [stopped])
+        assert recorded(tmp_path)["cases"]["tests"]["rows"][0]["passed"] == 5
+
     def test_no_measurement_starts_that_would_not_end_in_time(self, case, calls, tmp_path):
         cases = [case("long", seconds=100.0), case("short", seconds=1.0)]
         assert not gpu.run(0.5, True, tmp_path, cases)
         assert calls == ["short"]
+
+
+@pytest.mark.slow
+def test_outcomes_and_reasons_of_tests_are_recorded():
+    device_tests = pytest.importorskip("benchmarks.device_tests")
+    folder = Path(__file__).parent / "test_of_device_tests.py"
+    folder.write_text(
+        "import numpy as np, pytest\n"
+        "def test_good(): pass\n"
+        "def test_bad(): np.testing.assert_allclose([1.5], [1])\n"
+        "@pytest.mark.parametrize('x', ['a - b'])\n"
+        "def test_broken(x, missing): pass\n"
+    )
+    try:
+        [row] = device_tests.measure([f"tests/{folder.name}"], 60.0)
+    finally:
+        folder.unlink()
+    assert (row["passed"], row["failed"], row["error"], row["finished"]) == (1, 1, 1, True)
+    assert [name.split("::")[1] for name in sorted(row["failures"])] == [
+        "test_bad",
+        "test_broken[a - b]",
+    ]
+    assert any("1.5 (ACTUAL)" in reason for reason in row["reasons"])
 
 
 def test_names_of_measurements_are_unique():

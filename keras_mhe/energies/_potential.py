@@ -174,7 +174,7 @@ class Potential:
                 _, force = _riesz(at_most(angle, math.acos(lowest)), self.s)
                 near = at_most(clipped, 1.0 - lowest)
                 # `1 + cosine` is exact near -1.
-                far = 1.0 + at_most(at_least(cosine, lowest), 1.0 - nearest)
+                far = at_most(at_least(1.0 + cosine, 1.0 + lowest), 2.0 - nearest)
             slope = force * ops.rsqrt(near * far)
         else:
             value, force = _riesz(2.0 * clipped, self.s / 2)
