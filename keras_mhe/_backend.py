@@ -65,6 +65,18 @@ def at_most(x: Tensor, bound: Any) -> Tensor:
     return ops.minimum(x, bound)
 
 
+def write_slice(array: Tensor, start: tuple[Any, ...], part: Tensor) -> Tensor:
+    """The array with a part of it replaced. PyTorch changes the array itself.
+
+    On PyTorch, `ops.slice_update` copies the array, which a loop over panels does many times.
+    """
+    if keras.backend.backend() == "torch":
+        ends = (int(first) + length for first, length in zip(start, part.shape, strict=True))
+        array[tuple(map(slice, map(int, start), ends))] = part
+        return array
+    return ops.slice_update(array, start, part)
+
+
 def cholesky(x: Tensor) -> Tensor:
     """The Cholesky factor of a matrix; NaN if the matrix is not positive definite."""
     if keras.backend.backend() == "torch":

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from keras import ops
 
+from keras_mhe._backend import write_slice
 from keras_mhe._typing import Tensor
 
 # The number of cosines in memory at a time. Smaller blocks are slower.
@@ -40,7 +41,7 @@ def map_column_blocks(
 
     def body(j: Tensor, results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         parts = zip(results, block(j), strict=True)
-        return tuple(ops.slice_update(result, start(j, part), part) for result, part in parts)
+        return tuple(write_slice(result, start(j, part), part) for result, part in parts)
 
     # The first block defines the shapes of the results.
     first = block(ops.convert_to_tensor(0, "int32"))

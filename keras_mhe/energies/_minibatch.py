@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_mhe._arguments import check_integer
-from keras_mhe._backend import matmul, outside_torch_graphs
+from keras_mhe._backend import matmul, outside_torch_graphs, write_slice
 from keras_mhe._random import fingerprint, seed_of
 from keras_mhe._typing import NeuronAxis, Tensor
 from keras_mhe.energies._energy import energy_of
@@ -86,8 +86,8 @@ def _class_value_and_gradient(
         # A class does not meet itself, and the last panel is padded with zeros.
         pairs = ops.logical_and(labels[:, None] != index, index < n)
         slope = ops.where(pairs, slope, 0.0)
-        sums = ops.slice_update(sums, (j * width,), ops.sum(ops.where(pairs, value, 0.0), axis=0))
-        gradient = ops.slice_update(gradient, (j * 0, j * width), matmul(own, slope))
+        sums = write_slice(sums, (j * width,), ops.sum(ops.where(pairs, value, 0.0), axis=0))
+        gradient = write_slice(gradient, (j * 0, j * width), matmul(own, slope))
         return sums, gradient, own_gradient + matmul(others, ops.transpose(slope))
 
     carry = (ops.zeros_like(classes[0]), ops.zeros_like(classes), ops.zeros_like(own))

@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from keras_mhe._backend import has_compiler, matmul, on_cpu
+from keras_mhe._backend import has_compiler, matmul, on_cpu, write_slice
 from keras_mhe._typing import Tensor
 from keras_mhe.energies._blocks import off_diagonal_mask
 from keras_mhe.energies._neurons import tangent_gradient, unit_neurons
@@ -61,14 +61,14 @@ def _sums_by_panels(unit: Tensor, potential: Potential, width: int) -> tuple[Ten
             # sums are dropped below.
             own_sums = own_sums + 2.0 * ops.sum(value, axis=-2, keepdims=True)
             change = matmul(right, ops.swapaxes(slope, -1, -2))
-            gradient = ops.slice_update(gradient, start(i), panel(gradient, i) + change)
+            gradient = write_slice(gradient, start(i), panel(gradient, i) + change)
             return own_sums, own_gradient + matmul(left, slope), gradient
 
         own_sums, own_gradient, gradient = ops.fori_loop(
             0, j, row, (own_sums, own_gradient, gradient)
         )
-        sums = ops.slice_update(sums, start(j), own_sums)
-        return sums, ops.slice_update(gradient, start(j), own_gradient)
+        sums = write_slice(sums, start(j), own_sums)
+        return sums, write_slice(gradient, start(j), own_gradient)
 
     carry = (ops.zeros_like(neurons[..., :1, :]), ops.zeros_like(neurons))
     sums, gradient = ops.fori_loop(0, count, column, carry)
@@ -122,8 +122,8 @@ def pair_sums(unit: Tensor, potential: Potential) -> tuple[Tensor, Tensor]:
         all_sums, gradient = carry
         start = (i * chunk, i * 0, i * 0)
         own_sums, own_gradient = sums(ops.slice(unit, start, (chunk, dimension, n)))
-        all_sums = ops.slice_update(all_sums, start[:2], ops.reshape(own_sums, (chunk, -1)))
-        return all_sums, ops.slice_update(gradient, start, own_gradient)
+        all_sums = write_slice(all_sums, start[:2], ops.reshape(own_sums, (chunk, -1)))
+        return all_sums, write_slice(gradient, start, own_gradient)
 
     entries = n if width is None else -(-n // width)
     zeros = ops.zeros((sets, entries), dtype=keras.backend.standardize_dtype(unit.dtype))

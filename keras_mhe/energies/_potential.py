@@ -77,17 +77,32 @@ def _arccosine(x: Tensor) -> Tensor:
 
 def _riesz(x: Tensor, power: float) -> tuple[Tensor, Tensor]:
     """`x^(-power)`, or `-log(x)` for power 0, and minus its derivative."""
+    inverse = 1.0 / x
     if power == 0:
-        return -ops.log(x), 1.0 / x
-    if power == 0.5:
-        value = ops.rsqrt(x)
-        return value, 0.5 * value * value * value
+        return -ops.log(x), inverse
     if power in (1, 2):
-        inverse = 1.0 / x
         value = inverse if power == 1 else inverse * inverse
-        return value, power * value * inverse
-    value = ops.power(x, -power)
-    return value, power * value / x
+    else:
+        value = ops.power(x, -power)
+    return value, power * value * inverse
+
+
+def _riesz_of_gap(gap: Tensor, s: float) -> tuple[Tensor, Tensor]:
+    """`(2 gap)^(-s/2)`, or `-log(2 gap) / 2` for s = 0, and minus its derivative.
+
+    On PyTorch every operation visits the whole tensor, so there are as few as possible.
+    """
+    if s == 0:
+        return -0.5 * ops.log(2.0 * gap), 0.5 / gap
+    if s == 1:
+        value = ops.rsqrt(2.0 * gap)
+        return value, value * value * value
+    inverse = 1.0 / gap
+    if s == 2:
+        value = 0.5 * inverse
+        return value, value * inverse
+    value = 0.25 * inverse * inverse if s == 4 else ops.power(2.0 * gap, -s / 2)
+    return value, s / 2 * value * inverse
 
 
 @dataclass(frozen=True)
@@ -147,23 +162,25 @@ class Potential:
         acute: Any = _arccosine(at_most(x, 1.0)) if self.angular else None
         if not self.half_space:
             angle = ops.where(cosine < 0, math.pi - acute, acute) if self.angular else None
-            return self._pair_of_points(cosine, angle)
-        value, slope = self._pair_of_points(x, acute, mirrored=False)
+            return self._pair_of_points(1.0 - cosine, 1.0 + cosine, angle)
+        near, far = 1.0 - x, 1.0 + x
+        value, slope = self._pair_of_points(near, far, acute, mirrored=False)
         angle = math.pi - acute if self.angular else None
-        mirrored_value, mirrored_slope = self._pair_of_points(-x, angle, mirrored=True)
-        slope = slope - mirrored_slope
-        return value + mirrored_value, ops.where(cosine < 0, -slope, slope)
+        mirrored_value, mirrored_slope = self._pair_of_points(far, near, angle, mirrored=True)
+        return value + mirrored_value, (slope - mirrored_slope) * ops.sign(cosine)
 
     def _pair_of_points(
-        self, cosine: Tensor, angle: Tensor, mirrored: bool | None = None
+        self, gap: Tensor, opposite_gap: Tensor, angle: Tensor, mirrored: bool | None = None
     ) -> tuple[Tensor, Tensor]:
         """Values and slopes for pairs of points, without their mirror images.
+
+        `gap` is `1 - cosine`, which is exact near a cosine of 1; the cosine at the edge of the
+        softening would be rounded. `opposite_gap` is `1 + cosine`, exact near -1.
 
         `mirrored=True` means that no cosine is positive, so the softening near 1 is left out of
         the program. `False` means that no cosine is negative, so the limit near -1 is left out.
         """
-        # `1 - cosine` is exact near 1. The cosine at the edge would be rounded.
-        gap, nearest = 1.0 - cosine, self.epsilon / 2
+        nearest = self.epsilon / 2
         clipped = gap if mirrored else at_least(gap, nearest)
         if self.angular:
             angle = angle if mirrored else at_least(angle, math.acos(1.0 - nearest))
@@ -173,13 +190,10 @@ class Potential:
                 lowest = self._lowest_cosine
                 _, force = _riesz(at_most(angle, math.acos(lowest)), self.s)
                 near = at_most(clipped, 1.0 - lowest)
-                # `1 + cosine` is exact near -1.
-                far = at_most(at_least(1.0 + cosine, 1.0 + lowest), 2.0 - nearest)
+                far = at_most(at_least(opposite_gap, 1.0 + lowest), 2.0 - nearest)
             slope = force * ops.rsqrt(near * far)
         else:
-            value, force = _riesz(2.0 * clipped, self.s / 2)
-            # The logarithm of the distance is half the logarithm of its square.
-            value, slope = (value / 2, force) if self.s == 0 else (value, 2.0 * force)
+            value, slope = _riesz_of_gap(clipped, self.s)
         return value if mirrored else value + slope * (clipped - gap), slope
 
     def values(self, cosine: np.ndarray) -> np.ndarray:
