@@ -60,8 +60,8 @@ def test_page_on_the_papers_shows_the_largest_differences(label):
     assert len(found) == cases
     largest = np.max(found, axis=0)
     assert np.all(figures >= largest), largest
-    # Figures are rounded up, and at least the rounding error of float32.
-    assert np.all(figures <= np.maximum(2.5 * largest, 2e-6)), largest
+    # Figures are rounded up from the largest of all backends, and at least the rounding of float32.
+    assert np.all(figures <= np.maximum(2.5 * largest, 3e-6)), largest
     assert np.all(figures <= LIMITS[label == "`MGD`"])
 
 
