@@ -139,15 +139,16 @@ def _report_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+Quick = Annotated[
+    bool, typer.Option("--quick", help="Measure a few small shapes only, as a check.")
+]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command("gpu")
 def measure_gpu(
     minutes: Annotated[float, typer.Option(help="Time after which no measurement starts.")] = 10.0,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Measure small sizes only, as a check.")
-    ] = False,
+    quick: Quick = False,
     out: Annotated[Path, typer.Option(help="Folder of the JSON file, which is continued.")] = Path(
         "benchmarks/results"
     ),
@@ -163,9 +164,7 @@ def measure_gpu(
 @app.callback(invoke_without_command=True)
 def main(
     context: typer.Context,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Measure a few small shapes only, as a check.")
-    ] = False,
+    quick: Quick = False,
     out: Annotated[Path, typer.Option(help="Folder for the JSON file and the plot.")] = Path(
         "benchmarks/results"
     ),

@@ -115,10 +115,9 @@ def run(minutes: float, quick: bool, out: Path, only: list[Case] | None = None) 
             outcome: dict[str, Any] = {"rows": case.measure()}
         except Exception as error:  # the next case may work
             outcome = {"error": f"{type(error).__name__}: {str(error)[:500]}"}
-            missing.append(case.name)
         seconds = round(time.monotonic() - start, 1)
         results["cases"][case.name] = {"machine": index, "seconds": seconds, **outcome}
-        if "rows" in outcome and not _is_done(outcome):
+        if not _is_done(outcome):
             missing.append(case.name)
         _write(path, results)
         console.print(f"{case.name}: {seconds} s {outcome.get('error', '')}")

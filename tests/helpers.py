@@ -49,26 +49,27 @@ def energy_and_gradient(kernel, *args, **options):
     return value_and_gradient(lambda k: hyperspherical_energy(k, *args, **options), kernel)
 
 
-def second_order_gradient(kernel, **options):
-    """Returns the squared norm of the energy's gradient, and the gradient of that squared norm."""
+def squared_gradient(kernel, **options):
+    """Returns the squared norm of the energy's gradient, as a tensor to differentiate again."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        def gradient(k):
-            with tf.GradientTape() as tape:
-                tape.watch(k)
-                value = hyperspherical_energy(k, **options)
-            return tape.gradient(value, k)
-
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            value = hyperspherical_energy(kernel, **options)
+        gradient = tape.gradient(value, kernel)
     elif keras.backend.backend() == "jax":
         import jax
 
-        gradient = jax.grad(lambda k: hyperspherical_energy(k, **options))
+        gradient = jax.grad(lambda k: hyperspherical_energy(k, **options))(kernel)
     else:
         import torch
 
-        def gradient(k):
-            value = hyperspherical_energy(k, **options)
-            return torch.autograd.grad(value, k, create_graph=True)[0]
+        value = hyperspherical_energy(kernel, **options)
+        [gradient] = torch.autograd.grad(value, kernel, create_graph=True)
+    return keras.ops.sum(gradient**2)
 
-    return value_and_gradient(lambda k: keras.ops.sum(gradient(k) ** 2), kernel)
+
+def second_order_gradient(kernel, **options):
+    """Returns the squared norm of the energy's gradient, and the gradient of that squared norm."""
+    return value_and_gradient(lambda k: squared_gradient(k, **options), kernel)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from differentiate import value_and_gradient
-from helpers import normals
+from helpers import normals, squared_gradient
 
 import keras_mhe
 from keras_mhe import MGD, MHC, MHE, MHP, MHS, CoMHE, HalfSpaceMHE, _backend
@@ -31,24 +31,9 @@ def loss_of(regularizer):
     return loss
 
 
-def squared_gradient(kernel):
-    """Returns the squared norm of the gradient of an energy, whose gradient is a second one."""
-    energy = HalfSpaceMHE()
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return keras.ops.sum(jax.grad(energy)(kernel) ** 2)
-    import tensorflow as tf
-
-    with tf.GradientTape() as tape:
-        tape.watch(kernel)
-        value = energy(kernel)
-    return keras.ops.sum(tape.gradient(value, kernel) ** 2)
-
-
 LOSSES = {
     "one matrix": loss_of(HalfSpaceMHE()),
-    "second derivative": squared_gradient,
+    "second derivative": lambda kernel: squared_gradient(kernel, half_space=True),
     "groups of neurons": loss_of(MHE(sample=5)),
     "class energy": lambda kernel: keras_mhe.class_energy(kernel, LABELS),
     "random projections": loss_of(CoMHE(projection=keras_mhe.RandomProjection(4, 2))),

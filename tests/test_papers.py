@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from papers import cases_of, differences
@@ -59,9 +60,12 @@ def test_page_on_the_papers_shows_the_largest_differences(label):
     cases, figures = shown_differences()[0][label]
     assert len(found) == cases
     largest = np.max(found, axis=0)
+    assert np.all(largest <= LIMITS[label == "`MGD`"]), largest
+    if keras.backend.backend() == "torch":
+        return  # the page shows TensorFlow and JAX
     assert np.all(figures >= largest), largest
-    # Figures are rounded up from the largest of all backends, and at least the rounding of float32.
-    assert np.all(figures <= np.maximum(2.5 * largest, 3e-6)), largest
+    # Figures are rounded up, and at least the rounding error of float32.
+    assert np.all(figures <= np.maximum(2.5 * largest, 2e-6)), largest
     assert np.all(figures <= LIMITS[label == "`MGD`"])
 
 

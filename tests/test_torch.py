@@ -1,6 +1,8 @@
 """What only PyTorch has: its modules, graphs of gradients, compiled steps, parallel processes."""
 
 import re
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
@@ -164,14 +166,10 @@ for a, b in zip(*weights):
 
 
 @pytest.mark.slow
-def test_processes_of_distributed_data_parallel_stay_equal(tmp_path):
+def test_processes_of_distributed_data_parallel_stay_equal():
     """Draws and learned states depend on weights only, so they are equal in all processes."""
-    import socket
-    from concurrent.futures import ThreadPoolExecutor
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(lambda rank: run(PARALLEL, rank, port), range(2)))
     for result in results:
