@@ -11,7 +11,7 @@ import numpy as np
 from experiments.data import load_images, scaled
 from experiments.experiment import Experiment, InputError, Outcome
 from experiments.records import Config
-from keras_mhe import MGD, MHC, MHE, MHP, MHS, RMHP, CoMHE, EnergyMonitor, regularize
+from keras_mhe import MGD, MHC, MHE, MHP, MHS, RMHP, CoMHE, EnergyMonitor, HalfSpaceMHE, regularize
 from workloads.cnn9 import cnn9
 
 # Images per batch, and pixels of padding on each side before random crops.
@@ -35,15 +35,24 @@ class Orthogonal(keras.Regularizer):
 def _mhe(half_space: bool, distance: str, s: int) -> tuple[Any, Any]:
     # The papers' programs use -log of squared distances, and factor 0.1 for angles divided by pi.
     factor = {"euclidean": (2.0, 1.0, 1.0), "angular": (1.0, 0.1 * pi, 0.1 * pi**2)}[distance][s]
-    hidden = MHE(factor, s, distance=distance, half_space=half_space)
-    return hidden, MHE(10 * factor, s, distance=distance)
+    hidden = MHE(factor, s, distance=distance, half_space=half_space, bounded=False)
+    return hidden, MHE(10 * factor, s, distance=distance, bounded=False)
 
 
 def _comhe(projection: str) -> tuple[Any, Any]:
-    return CoMHE(1.0, projection=projection), MHE(10.0)
+    return CoMHE(1.0, projection=projection, bounded=False), MHE(10.0, bounded=False)
 
 
-# Regularizers of hidden kernels and of the last one, with the papers' factors.
+def _pair(form: Any, hidden: float, output: float) -> tuple[Any, Any]:
+    return form(hidden, half_space=True, bounded=False), form(output, bounded=False)
+
+
+def _position(factor: float) -> tuple[Any, Any]:
+    return HalfSpaceMHE(factor, scale="position"), MHE(factor, scale="position")
+
+
+# Regularizers of hidden kernels and of the last one, with the papers' factors and exact gradients.
+# Those in units of position have bounded gradients.
 VARIANTS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "baseline": lambda: (None, None),
     "orthogonal": lambda: (Orthogonal(), Orthogonal()),
@@ -54,11 +63,12 @@ VARIANTS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "RP-CoMHE": partial(_comhe, "random"),
     "AP-CoMHE": partial(_comhe, "angle"),
     "adversarial CoMHE": partial(_comhe, "adversarial"),
-    "MHS": lambda: (MHS(0.2, half_space=True), MHS(1.0)),
-    "MHP": lambda: (MHP(1.0, half_space=True), MHP(10.0)),
-    "RMHP": lambda: (RMHP(0.01), RMHP(0.1)),
-    "MHC": lambda: (MHC(0.01, half_space=True), MHC(0.1)),
-    "MGD": lambda: (MGD(0.01, half_space=True), MGD(0.1)),
+    "MHS": partial(_pair, MHS, 0.2, 1.0),
+    "MHP": partial(_pair, MHP, 1.0, 10.0),
+    "RMHP": lambda: (RMHP(0.01, bounded=False), RMHP(0.1, bounded=False)),
+    "MHC": partial(_pair, MHC, 0.01, 0.1),
+    "MGD": partial(_pair, MGD, 0.01, 0.1),
+    "position 0.1": partial(_position, 0.1),
 }
 
 

@@ -1,13 +1,18 @@
 """Groups runs into arms and compares each arm with the baseline, seed by seed."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments.experiment import Experiment
 from experiments.records import Config, Record, Value, config_key
 from keras_mhe.cli._paired import Estimate, estimate
+
+
+def _machine(record: Record) -> dict[str, Any]:
+    """Returns what is known of a machine. Older records do not mention the driver of a GPU."""
+    return {name: value for name, value in record["machine"].items() if value is not None}
 
 
 class Arm(NamedTuple):
@@ -32,7 +37,7 @@ class Arm(NamedTuple):
         return estimate(
             ours["figures"][name] - theirs["figures"][name]
             for ours, theirs in pairs
-            if ours["machine"] == theirs["machine"]
+            if _machine(ours) == _machine(theirs)
         )
 
     def failed_runs(self, experiment: Experiment) -> int:

@@ -24,11 +24,18 @@ from experiments.records import Config
 from keras_mhe import MHE, class_energy
 
 TRAIN, TEST = 20_000, 5_000
-# Regularizer of the class vectors, and factor of the energy of each batch's classes.
-VARIANTS: dict[str, tuple[keras.Regularizer | None, float]] = {
-    "baseline": (None, 0.0),
-    **{f"MHE({factor:g})": (MHE(factor), 0.0) for factor in (0.1, 1, 10)},
-    **{f"class_energy({factor:g})": (None, factor) for factor in (1.0, 10.0)},
+# Regularizer of the class vectors, factor of the energy of each batch's classes, and whether the
+# gradient of that energy is bounded.
+VARIANTS: dict[str, tuple[keras.Regularizer | None, float, bool]] = {
+    "baseline": (None, 0.0, False),
+    **{f"MHE({factor:g})": (MHE(factor, bounded=False), 0.0, False) for factor in (0.1, 1, 10)},
+    **{f"class_energy({factor:g})": (None, factor, False) for factor in (1.0, 10.0)},
+    **{f"bounded MHE({factor:g})": (MHE(factor), 0.0, False) for factor in (0.1, 1, 10, 100)},
+    **{f"bounded class_energy({factor:g})": (None, factor, True) for factor in (1.0, 10.0, 100.0)},
+    **{
+        f"position {factor:g}": (MHE(factor, scale="position"), 0.0, False)
+        for factor in (0.01, 0.1, 1, 10)
+    },
 }
 _HEADS = {"plain": class_vectors, "normalized": UnitClassVectors}
 
@@ -64,9 +71,9 @@ def transformed_digits(classes: int, seed: int) -> Images:
 class WithClassEnergy(keras.Sequential):
     """Adds to the loss the energy of the classes of each batch against all classes."""
 
-    def __init__(self, layers: list[Any], factor: float) -> None:
+    def __init__(self, layers: list[Any], factor: float, bounded: bool) -> None:
         super().__init__(layers)
-        self.factor = factor
+        self.factor, self.bounded = factor, bounded
 
     def compute_loss(
         self,
@@ -77,7 +84,8 @@ class WithClassEnergy(keras.Sequential):
         training: bool = True,
     ) -> Any:
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
-        return loss + self.factor * class_energy(self.get_layer("classes").kernel, y)
+        kernel = self.get_layer("classes").kernel
+        return loss + class_energy(kernel, y, factor=self.factor, bounded=self.bounded)
 
 
 def run(config: Config, source: str) -> Outcome:
@@ -87,10 +95,10 @@ def run(config: Config, source: str) -> Outcome:
     seed, classes, variant = int(config["seed"]), int(config["classes"]), str(config["variant"])
     images = transformed_digits(classes, seed)
     features = feature_network(images.x.shape[1:], int(config["features"]), width=256)
-    regularizer, factor = VARIANTS[variant]
+    regularizer, factor, bounded = VARIANTS[variant]
     head = _HEADS[str(config["head"])](classes, regularizer)
     stack = [features, head]
-    model = WithClassEnergy(stack, factor) if factor else keras.Sequential(stack)
+    model = WithClassEnergy(stack, factor, bounded) if factor else keras.Sequential(stack)
     fit(model, images.x, images.y, seed, int(config["passes"]), batch=100, rate=0.1)
     points, predictions = predict(features, head, images.x_test)
     return Outcome(

@@ -18,8 +18,8 @@ from keras_mhe import HalfSpaceMHE, regularize
 
 VARIANTS = {
     "baseline": None,
-    "half-space MHE(1)": HalfSpaceMHE(1.0),
-    "half-space MHE(10)": HalfSpaceMHE(10.0),
+    "half-space MHE(1)": HalfSpaceMHE(1.0, bounded=False),
+    "half-space MHE(10)": HalfSpaceMHE(10.0, bounded=False),
 }
 # Images per batch, dimension of the noise, and generated images that are evaluated.
 _BATCH, _NOISE, _EVALUATED = 64, 64, 5000

@@ -11,7 +11,14 @@ from keras_mhe import MHE
 
 CLASSES = 10
 FACTORS = (0.1, 1, 10, 100)
-VARIANTS = {"baseline": None, **{f"MHE({factor:g})": MHE(factor) for factor in FACTORS}}
+# Factors in units of position, with bounded gradients.
+POSITIONS = (0.01, 0.1, 1, 10)
+VARIANTS = {
+    "baseline": None,
+    **{f"MHE({factor:g})": MHE(factor, bounded=False) for factor in FACTORS},
+    **{f"bounded MHE({factor:g})": MHE(factor) for factor in FACTORS},
+    **{f"position {factor:g}": MHE(factor, scale="position") for factor in POSITIONS},
+}
 # Training images of the most frequent and of the rarest class.
 _TAILS = {"digits": (100, 2), "cifar": (500, 5)}
 

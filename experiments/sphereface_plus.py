@@ -23,7 +23,11 @@ from keras_mhe import MHE
 from keras_mhe.plots import neurons_on_sphere
 
 CLASSES, FEATURES, TRAIN = 10, 3, 1000
-VARIANTS = {"baseline": None, "MHE(1)": MHE(1.0), "MHE(10)": MHE(10.0)}
+VARIANTS = {
+    "baseline": None,
+    "MHE(1)": MHE(1.0, bounded=False),
+    "MHE(10)": MHE(10.0, bounded=False),
+}
 # Weight of the plain cosine beside the margin. SphereFace anneals it down to this value.
 _COSINE_WEIGHT = 5.0
 # Number of features that are kept for the plot.

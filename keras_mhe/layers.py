@@ -106,8 +106,8 @@ class _KernelRegularizer(keras.Regularizer):
 
     @outside_torch_graphs
     def __call__(self, kernel: Tensor) -> Tensor:
-        energy = self.energy.energy(self.neurons(kernel), self.values())
-        loss = as_loss(ops.cast(self.wrapper.factor, energy.dtype) * energy)
+        matrix = self.neurons(kernel)
+        loss = self.energy.weighted_energy(matrix, self.values(), self.wrapper.factor)
         return sum((as_loss(other(kernel)) for other in self.others), loss)
 
 

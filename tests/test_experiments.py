@@ -47,7 +47,11 @@ def experiment(name):
 
 def record(variant, seed, accuracy, **condition):
     config = {"experiment": "none", **condition, "variant": variant, "seed": seed}
-    return {"config": config, "figures": {"accuracy %": accuracy}, "machine": "this one"}
+    return {
+        "config": config,
+        "figures": {"accuracy %": accuracy},
+        "machine": {"processor": "this one"},
+    }
 
 
 def program(*options):
@@ -233,7 +237,7 @@ class TestPairs:
 
     def test_runs_on_different_machines_are_not_paired(self):
         rows = [record("baseline", k, 50.0 + k) for k in (0, 1)]
-        rows += [record("MHE", k, 51.0 + k) | {"machine": "another"} for k in (0, 1)]
+        rows += [record("MHE", k, 51.0 + k) | {"machine": {"processor": "another"}} for k in (0, 1)]
         [_, (arm, baseline)] = comparison.arms(rows, ("baseline", "MHE"))
         assert arm.difference(baseline, "accuracy %").difference == "no pairs"
 

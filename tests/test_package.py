@@ -22,11 +22,7 @@ from keras_mhe.regularizers import AttentionEnergy
 from keras_mhe.regularizers._projections import Projection
 
 modules = [m.name for m in pkgutil.walk_packages(keras_mhe.__path__, "keras_mhe.")]
-references = [
-    function
-    for function in vars(reference).values()
-    if getattr(function, "__module__", "") == reference.__name__ and function.__name__[0] != "_"
-]
+references = [getattr(reference, name) for name in reference.__all__]
 public = [getattr(keras_mhe, name) for name in keras_mhe.__all__ if name != "__version__"]
 public += [plots, *(getattr(plots, name) for name in plots.__all__), *references]
 public += [AttentionEnergy, find_kernels, layer_kernels]

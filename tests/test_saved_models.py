@@ -87,5 +87,6 @@ def test_configs_with_old_argument_names_load():
         "all_neurons": True,
         "neuron_axis": -2,
         "groups": 3,
+        "bounded": True,
     }
     assert "every" in config

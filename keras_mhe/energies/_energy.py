@@ -5,15 +5,13 @@ from keras_mhe._typing import NeuronAxis, Tensor
 from keras_mhe.energies._neurons import neuron_matrix
 from keras_mhe.energies._pairs import panel_width, value_and_gradient
 from keras_mhe.energies._potential import Potential, PotentialSpec
-from keras_mhe.energies._programs import value_with_gradient
+from keras_mhe.energies._programs import EnergyProgram
 
 
-def energy_of(matrix: Tensor, potential: Potential) -> Tensor:
-    """The energy of all pairs in a matrix of shape `(d, N)` or `(groups, d, N)`."""
-    by_panels = panel_width(matrix.shape[-1]) is not None
-    return value_with_gradient(
-        value_and_gradient, matrix, options=(potential,), twice_differentiable=not by_panels
-    )
+def energy_program(n: int, potential: Potential) -> EnergyProgram:
+    """The energy of all pairs of n neurons, for a matrix `(d, n)` or `(groups, d, n)`."""
+    by_panels = panel_width(n) is not None
+    return EnergyProgram(value_and_gradient, (potential,), twice_differentiable=not by_panels)
 
 
 @outside_torch_graphs
@@ -83,4 +81,4 @@ def hyperspherical_energy(
     """
     spec = PotentialSpec(s, distance, half_space, softening)
     matrix = neuron_matrix(kernel, neuron_axis, groups)
-    return energy_of(matrix, spec.of_neurons(matrix))
+    return energy_program(matrix.shape[-1], spec.of_neurons(matrix)).energy(matrix)

@@ -1,20 +1,22 @@
 """Energies of layers too large for all pairs: random groups, and the classes of a batch."""
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_mhe._arguments import check_integer
+from keras_mhe._arguments import check_flag, check_integer
 from keras_mhe._backend import matmul, outside_torch_graphs, write_slice
 from keras_mhe._random import fingerprint, seed_of
 from keras_mhe._typing import NeuronAxis, Tensor
-from keras_mhe.energies._energy import energy_of
+from keras_mhe.energies._bound import largest_force
+from keras_mhe.energies._energy import energy_program
 from keras_mhe.energies._neurons import neuron_matrix, tangent_gradient, unit_neurons
 from keras_mhe.energies._pairs import mean_over_points, pair_sums
 from keras_mhe.energies._potential import Potential, PotentialSpec
-from keras_mhe.energies._programs import value_with_gradient
+from keras_mhe.energies._programs import EnergyProgram
 
 # The number of classes whose cosines with the labels of a batch are in memory at a time.
 _CLASSES = 4096
@@ -49,8 +51,8 @@ def _sampled_value_and_gradient(
     return value, tangent_gradient(unit, reciprocal, gradient, 2.0 * weight)
 
 
-def sampled_energy(matrix: Tensor, potential: Potential, sample: int) -> Tensor:
-    """The energy of random groups of `sample` neurons of a matrix: an unbiased estimate.
+def sampled_program(n: int, potential: Potential, sample: int) -> EnergyProgram:
+    """The energy of random groups of `sample` of n neurons: an unbiased estimate.
 
     `E = mean over groups of the mean over i != j in the group`, with the softening of the whole
     layer. In half space, the constant pairs `(u_i, -u_i)` keep their weight in the full sum,
@@ -60,9 +62,9 @@ def sampled_energy(matrix: Tensor, potential: Potential, sample: int) -> Tensor:
 
     Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS.
     """
-    if sample >= matrix.shape[-1]:
-        return energy_of(matrix, potential)
-    return value_with_gradient(_sampled_value_and_gradient, matrix, options=(potential, sample))
+    if sample >= n:
+        return energy_program(n, potential)
+    return EnergyProgram(_sampled_value_and_gradient, (potential, sample))
 
 
 def _class_value_and_gradient(
@@ -151,18 +153,20 @@ def class_energy(
     labels: Tensor,
     s: float = 2.0,
     *,
+    factor: Any = 1.0,
     distance: str = "euclidean",
     half_space: bool = False,
     neuron_axis: NeuronAxis = None,
     softening: float | str = "auto",
+    bounded: bool = True,
 ) -> Tensor:
     """Hyperspherical energy of the classes of a batch against all classes of an output layer.
 
-    `E = 1/(m (N - 1)) sum over i <= m and j != y_i of |u_{y_i} - u_j|^(-s)`, where `y_i` are the
-    labels of the batch and `u_j` are the neurons (class vectors) on the unit sphere. This is the
-    mini-batch form of `hyperspherical_energy`: on average they are equal if each class is drawn
-    equally often. In half space, the mean for each label is over the `2N - 1` points other than
-    `u_{y_i}`.
+    `loss = factor * E`, where `E = 1/(m (N - 1)) sum over i <= m and j != y_i of
+    |u_{y_i} - u_j|^(-s)`. Here `y_i` are the labels of the batch and `u_j` are the neurons (class
+    vectors) on the unit sphere. This is the mini-batch form of `hyperspherical_energy`: on average
+    they are equal if each class is drawn equally often. In half space, the mean for each label is
+    over the `2N - 1` points other than `u_{y_i}`.
 
     The gradient moves the classes of the batch and all other classes away from each other. A class
     that occurs twice counts twice. Under `tf.distribute`, divide the energy by the number of
@@ -178,12 +182,15 @@ def class_energy(
             step, a label that is not a class (such as -1 for an ignored example) makes the energy
             NaN.
         s: power of the potential, zero or larger; 0 means the logarithm.
+        factor: weight in the loss, a number or a scalar tensor.
         distance: `"euclidean"` or `"angular"`.
         half_space: whether to include the mirror images `-u_i` of the neurons.
         neuron_axis: the axis or axes of the kernel that index classes. `None` means the last axis,
             as in Dense. Use 0 for a kernel of shape `(classes, features)`.
         softening: distance below which the potential is continued linearly, as in
             `hyperspherical_energy`. `"auto"` depends on the number of all classes, N.
+        bounded: whether to bound the gradient of `factor * E`, as in `MHE`. Pass the factor as an
+            argument: a bounded gradient that is multiplied later is not bounded.
 
     Returns:
         Scalar tensor, without unit.
@@ -211,10 +218,16 @@ def class_energy(
         ...
         ...     def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
         ...         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
-        ...         return loss + self.factor * class_energy(self.head.kernel, y)
+        ...         return loss + class_energy(self.head.kernel, y, factor=self.factor)
     """
     spec = PotentialSpec(s, distance, half_space, softening)
     matrix = neuron_matrix(kernel, neuron_axis)
     labels = _class_labels(labels, matrix.shape[-1])
-    potential = spec.of_neurons(matrix)
-    return value_with_gradient(_class_value_and_gradient, matrix, labels, options=(potential,))
+    program = EnergyProgram(_class_value_and_gradient, (spec.of_neurons(matrix),), (labels,))
+    force = None
+    if check_flag(bounded, "bounded"):
+        dimension, n = matrix.shape
+        # The batch may be of unknown size.
+        moving = n if labels.shape[0] is None else min(n, labels.shape[0])
+        force = largest_force(n, dimension, spec.half_space, moving)
+    return program.loss(matrix, factor, force)

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ from keras import ops
 
 from keras_mhe._backend import compiled, differentiated_on_demand, is_recording
 from keras_mhe._typing import Tensor
+from keras_mhe.energies._bound import bounded_gradient
 
 _Specs = tuple[tuple[tuple[int | None, ...], str], ...]
 _Cache = Callable[[Callable[..., Any], _Specs, tuple[Any, ...]], Callable[..., Any]]
@@ -88,28 +90,18 @@ def _differentiated_once(program: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def value_with_gradient(
+def _value_with_gradient(
     function: Callable[..., Any],
     matrix: Tensor,
     *others: Tensor,
-    options: tuple[Any, ...] = (),
-    twice_differentiable: bool = False,
+    options: tuple[Any, ...],
+    twice_differentiable: bool,
 ) -> Tensor:
-    """The value of a function that also computes its own gradient, as a differentiable tensor.
-
-    Args:
-        function: function of the matrix, the other tensors and the options. It returns a scalar
-            and the gradient, shaped like the matrix. It is compiled as in `program_for`.
-        matrix: the first argument of the function.
-        others: further tensors, which get no gradient. (On JAX, a custom gradient can use only
-            tensors that are its arguments.)
-        options: as in `program_for`.
-        twice_differentiable: whether the gradient can be differentiated again.
-    """
     program = program_for(function, matrix, *others, options=options)
     wrap = differentiated_on_demand if twice_differentiable else _differentiated_once
     run = wrap(program)
 
+    # On JAX, a custom gradient can use only tensors that are its arguments.
     @ops.custom_gradient
     def value(matrix: Tensor, *others: Tensor) -> Any:
         result, gradient = run(matrix, *others)
@@ -126,3 +118,60 @@ def value_with_gradient(
         return result, pull_back
 
     return value(matrix, *others)
+
+
+def _weighted(matrix: Tensor, factor: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    *others, function, options, force, offset = arguments
+    value, gradient = function(matrix, *others, *options)
+    gradient = factor * gradient
+    if force is not None:
+        gradient = bounded_gradient(matrix, gradient, force)
+    return factor * (value - offset), gradient
+
+
+@dataclass(frozen=True)
+class EnergyProgram:
+    """A function that computes an energy and its gradient, together with its arguments.
+
+    Attributes:
+        function: function of a matrix of neurons, the other tensors and the options. It returns a
+            scalar and its gradient, shaped like the matrix. It is defined at module level, and
+            compiled as in `program_for`.
+        others: further tensors, which get no gradient.
+        options: further arguments, as in `program_for`.
+        twice_differentiable: whether the gradient can be differentiated again.
+    """
+
+    function: Callable[..., Any]
+    options: tuple[Any, ...] = ()
+    others: tuple[Tensor, ...] = ()
+    twice_differentiable: bool = False
+
+    def energy(self, matrix: Tensor) -> Tensor:
+        """The energy of a matrix, as a differentiable scalar tensor."""
+        return _value_with_gradient(
+            self.function,
+            matrix,
+            *self.others,
+            options=self.options,
+            twice_differentiable=self.twice_differentiable,
+        )
+
+    def loss(self, matrix: Tensor, factor: Any, force: float | None, offset: float = 0.0) -> Tensor:
+        """`factor * (energy - offset)`, as a differentiable scalar tensor.
+
+        Args:
+            matrix: a matrix of neurons.
+            factor: number or scalar tensor. It gets no gradient.
+            force: if not None, the gradient of this loss is bounded, as in `bounded_gradient`. An
+                upstream gradient, such as the scale of a loss in float16, is multiplied later.
+            offset: energy at which the loss is zero.
+        """
+        return _value_with_gradient(
+            _weighted,
+            matrix,
+            ops.cast(factor, matrix.dtype),
+            *self.others,
+            options=(self.function, self.options, force, offset),
+            twice_differentiable=self.twice_differentiable,
+        )

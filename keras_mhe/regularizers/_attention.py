@@ -74,7 +74,7 @@ class AttentionEnergy(Addable):
     def loss(self, kernel: Tensor) -> Tensor:
         """The weighted energy of a kernel."""
         matrix = neuron_matrix(kernel, self.neuron_axis(kernel.shape))
-        return as_loss(self.regularizer.factor * self.regularizer.energy(matrix, {}))
+        return self.regularizer.weighted_energy(matrix, {}, self.regularizer.factor)
 
     @outside_torch_graphs
     def __call__(self, kernel: Tensor) -> Tensor:

@@ -1,16 +1,20 @@
 """The base of all regularizers of this package, and the sum of any two regularizers."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
-from keras_mhe._arguments import check_nonnegative
+from keras_mhe._arguments import check_choice, check_flag, check_nonnegative
 from keras_mhe._backend import outside_torch_graphs
 from keras_mhe._keras_internals import is_low_rank_factor
 from keras_mhe._typing import NeuronAxis, Shape, State, Tensor
+from keras_mhe.energies._bound import largest_force
 from keras_mhe.energies._neurons import check_axes, neuron_matrix
 from keras_mhe.energies._potential import PotentialSpec
+from keras_mhe.energies._programs import EnergyProgram
+from keras_mhe.reference._attainable import position_unit
 
 
 def as_loss(value: Tensor) -> Tensor:
@@ -98,7 +102,7 @@ class HypersphericalRegularizer(Addable):
 
     `loss = factor * energy(neurons)`
 
-    A subclass implements `energy`. A `stateful` subclass learns a projection or a pole in addition
+    A subclass implements `program`. A `stateful` subclass learns a projection or a pole in addition
     to the kernel. It also implements `state_shapes`, `update_state` and `example`. The layer
     wrapper stores its state.
 
@@ -106,14 +110,20 @@ class HypersphericalRegularizer(Addable):
         factor: as in `MHE`.
         neuron_axis: as in `MHE`.
         groups: as in `MHE`.
+        bounded: as in `MHE`.
     """
 
-    def __init__(self, factor: float, neuron_axis: NeuronAxis, groups: int | None) -> None:
+    half_space = False
+
+    def __init__(
+        self, factor: float, neuron_axis: NeuronAxis, groups: int | None, bounded: bool
+    ) -> None:
         self.factor = check_nonnegative(factor, "factor")
         axes, count = check_axes(neuron_axis, groups)
         # A list, as in JSON, and a copy: the caller may change the original.
         self.neuron_axis = list(axes) if isinstance(neuron_axis, Sequence) else neuron_axis
         self.groups = None if groups is None else count
+        self.bounded = check_flag(bounded, "bounded")
 
     @property
     def stateful(self) -> bool:
@@ -130,12 +140,35 @@ class HypersphericalRegularizer(Addable):
         return {}
 
     def update_state(self, matrix: Tensor, state: State) -> State:
-        """The state after a training step, for a matrix of neurons as in `energy`."""
+        """The state after a training step, for a matrix of neurons as in `program`."""
         return state
 
-    def energy(self, matrix: Tensor, state: State) -> Tensor:
-        """The energy of a matrix of shape `(d, N)` or `(groups, d, N)`, a scalar tensor."""
+    def program(self, matrix: Tensor, state: State) -> EnergyProgram:
+        """The program for the energy of a matrix of shape `(d, N)` or `(groups, d, N)`."""
         raise NotImplementedError
+
+    def moving(self, n: int) -> int:
+        """The number of neurons that have a gradient, of n in a group."""
+        return n
+
+    def offset_and_unit(self, n: int, dimension: int) -> tuple[float, float]:
+        """The energy at which the loss is zero, and the reciprocal of the unit of energy."""
+        return 0.0, 1.0
+
+    def energy(self, matrix: Tensor, state: State) -> Tensor:
+        """The energy of a matrix, a scalar tensor with the exact gradient."""
+        return self.program(matrix, state).energy(matrix)
+
+    def weighted_energy(self, matrix: Tensor, state: State, factor: Any) -> Tensor:
+        """The loss of a matrix for a factor, a number or a scalar tensor."""
+        *groups, dimension, n = matrix.shape
+        offset, unit = self.offset_and_unit(n, dimension)
+        factor = keras.ops.cast(factor, matrix.dtype) * unit
+        force = None
+        if self.bounded:
+            moving = math.prod(groups) * self.moving(n)
+            force = largest_force(n, dimension, self.half_space, moving)
+        return as_loss(self.program(matrix, state).loss(matrix, factor, force, offset))
 
     def loss(self, kernel: Tensor) -> Tensor:
         """The weighted energy of a kernel."""
@@ -147,7 +180,7 @@ class HypersphericalRegularizer(Addable):
                 f"{self.example})`. Received: {self!r}"
             )
         matrix = neuron_matrix(kernel, self.neuron_axis, self.groups)
-        return as_loss(self.factor * self.energy(matrix, {}))
+        return self.weighted_energy(matrix, {}, self.factor)
 
     @outside_torch_graphs
     def __call__(self, kernel: Tensor) -> Tensor:
@@ -162,13 +195,22 @@ class PotentialRegularizer(HypersphericalRegularizer):
         spec: the potential.
         neuron_axis: as in `MHE`.
         groups: as in `MHE`.
+        scale: as in `MHE`.
+        bounded: as in `MHE`.
     """
 
     def __init__(
-        self, factor: float, spec: PotentialSpec, neuron_axis: NeuronAxis, groups: int | None
+        self,
+        factor: float,
+        spec: PotentialSpec,
+        neuron_axis: NeuronAxis,
+        groups: int | None,
+        scale: str,
+        bounded: bool,
     ) -> None:
-        super().__init__(factor, neuron_axis, groups)
-        self.spec = spec
+        super().__init__(factor, neuron_axis, groups, bounded)
+        self.spec, self.half_space = spec, spec.half_space
+        self.scale = check_choice(scale, "scale", ("energy", "position"))
 
     @property
     def s(self) -> float:
@@ -181,14 +223,27 @@ class PotentialRegularizer(HypersphericalRegularizer):
         return self.spec.distance
 
     @property
-    def half_space(self) -> bool:
-        """Whether the mirror images of the neurons are included."""
-        return self.spec.half_space
-
-    @property
     def softening(self) -> float | str:
         """Distance below which the potential is continued linearly, or `"auto"`."""
         return self.spec.softening
+
+    def dimensions(self, dimension: int) -> list[tuple[float, int]]:
+        """Numbers of coordinates in which energies are computed, each with its share."""
+        return [(1.0, dimension)]
+
+    def moving(self, n: int) -> int:
+        """The number of neurons that have a gradient, of n in a group."""
+        return n
+
+    def offset_and_unit(self, n: int, dimension: int) -> tuple[float, float]:
+        if self.scale == "energy":
+            return 0.0, 1.0
+        units = [
+            (share, position_unit(n, rows, self.spec)) for share, rows in self.dimensions(dimension)
+        ]
+        offset = sum(share * best for share, (best, _) in units)
+        span = sum(share * span for share, (_, span) in units)
+        return offset, 1.0 / span if span else 0.0
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -199,4 +254,6 @@ class PotentialRegularizer(HypersphericalRegularizer):
             "neuron_axis": self.neuron_axis,
             "groups": self.groups,
             "softening": self.softening,
+            "scale": self.scale,
+            "bounded": self.bounded,
         }

@@ -6,6 +6,7 @@ import keras
 
 from keras_mhe._typing import NeuronAxis, Shape, State, Tensor
 from keras_mhe.energies._potential import PotentialSpec
+from keras_mhe.energies._programs import EnergyProgram
 from keras_mhe.regularizers._base import PotentialRegularizer
 from keras_mhe.regularizers._learned_projections import AdversarialProjection, AngleProjection
 from keras_mhe.regularizers._projections import GroupProjection, Projection, RandomProjection
@@ -63,6 +64,10 @@ class CoMHE(PotentialRegularizer):
             is the mean over groups. All groups share the same projections.
         softening: distance below which the potential is continued linearly, as in `MHE`. `"auto"`
             uses the number of dimensions after projection.
+        scale: unit of the loss, as in `MHE`. `"position"` uses the number of dimensions after
+            projection.
+        bounded: whether to bound the gradient, as in `MHE`. With a random projection, the gradient
+            of each draw is bounded.
 
     Raises:
         TypeError, ValueError: if an argument has the wrong type or is out of range. At the first
@@ -92,9 +97,11 @@ class CoMHE(PotentialRegularizer):
         neuron_axis: NeuronAxis = None,
         groups: int | None = None,
         softening: float | str = "auto",
+        scale: str = "energy",
+        bounded: bool = True,
     ) -> None:
         spec = PotentialSpec(s, distance, half_space, softening)
-        super().__init__(factor, spec, neuron_axis, groups)
+        super().__init__(factor, spec, neuron_axis, groups, scale, bounded)
         self.projection = _check_projection(projection)
 
     @property
@@ -111,8 +118,11 @@ class CoMHE(PotentialRegularizer):
     def update_state(self, matrix: Tensor, state: State) -> State:
         return self.projection.update_state(matrix, state, self.spec)
 
-    def energy(self, matrix: Tensor, state: State) -> Tensor:
-        return self.projection.energy(matrix, state, self.spec)
+    def dimensions(self, dimension: int) -> list[tuple[float, int]]:
+        return self.projection.dimensions(dimension)
+
+    def program(self, matrix: Tensor, state: State) -> EnergyProgram:
+        return self.projection.program(matrix, state, self.spec)
 
     def get_config(self) -> dict[str, Any]:
         projection = keras.saving.serialize_keras_object(self.projection)

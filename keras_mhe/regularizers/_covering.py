@@ -61,6 +61,7 @@ class MHC(PoleRegularizer):
             the last axis.
         groups: number of equal, contiguous groups of neurons, as in `MHE`. `None` means 1. The loss
             is the mean over groups. All groups share a learned pole.
+        bounded: whether to bound the gradient, as in `MHE`.
 
     Raises:
         TypeError, ValueError: if an argument has the wrong type or is out of range. At the first
@@ -86,8 +87,9 @@ class MHC(PoleRegularizer):
         learning_rate: float = 0.1,
         neuron_axis: NeuronAxis = None,
         groups: int | None = None,
+        bounded: bool = True,
     ) -> None:
-        super().__init__(factor, half_space, pole, learning_rate, neuron_axis, groups)
+        super().__init__(factor, half_space, pole, learning_rate, neuron_axis, groups, bounded)
         self.gamma = check_nonnegative(gamma, "gamma")
         if not self.gamma:
             raise ValueError(

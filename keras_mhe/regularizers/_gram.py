@@ -11,7 +11,7 @@ from keras_mhe._backend import at_least, cholesky, matmul
 from keras_mhe._typing import NeuronAxis, State, Tensor
 from keras_mhe.energies._blocks import off_diagonal_mask
 from keras_mhe.energies._neurons import tangent_gradient, unit_neurons
-from keras_mhe.energies._programs import value_with_gradient
+from keras_mhe.energies._programs import EnergyProgram
 from keras_mhe.regularizers._base import HypersphericalRegularizer
 
 # The definition adds this to the diagonal.
@@ -100,6 +100,7 @@ class MGD(HypersphericalRegularizer):
             the last axis.
         groups: number of equal, contiguous groups of neurons, as in `MHE`. `None` means 1. The loss
             is the mean over groups.
+        bounded: whether to bound the gradient, as in `MHE`.
 
     Raises:
         TypeError, ValueError: if an argument has the wrong type or is out of range. At the first
@@ -121,12 +122,13 @@ class MGD(HypersphericalRegularizer):
         half_space: bool = False,
         neuron_axis: NeuronAxis = None,
         groups: int | None = None,
+        bounded: bool = True,
     ) -> None:
-        super().__init__(factor, neuron_axis, groups)
+        super().__init__(factor, neuron_axis, groups, bounded)
         self.half_space = check_flag(half_space, "half_space")
 
-    def energy(self, matrix: Tensor, state: State) -> Tensor:
-        return value_with_gradient(_value_and_gradient, matrix, options=(self.half_space,))
+    def program(self, matrix: Tensor, state: State) -> EnergyProgram:
+        return EnergyProgram(_value_and_gradient, (self.half_space,))
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -134,4 +136,5 @@ class MGD(HypersphericalRegularizer):
             "half_space": self.half_space,
             "neuron_axis": self.neuron_axis,
             "groups": self.groups,
+            "bounded": self.bounded,
         }

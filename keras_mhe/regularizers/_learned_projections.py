@@ -9,9 +9,9 @@ from keras import ops
 
 from keras_mhe._arguments import check_flag, check_nonnegative
 from keras_mhe._typing import Shape, State, Tensor
-from keras_mhe.energies._energy import energy_of
+from keras_mhe.energies._energy import energy_program
 from keras_mhe.energies._potential import Potential, PotentialSpec
-from keras_mhe.energies._programs import program_for, value_with_gradient
+from keras_mhe.energies._programs import EnergyProgram, program_for
 from keras_mhe.regularizers._projection_steps import (
     CosineDistance,
     FullSpaceEnergy,
@@ -64,18 +64,17 @@ class LearnedProjection(Projection):
         program = program_for(gradient_steps, matrix, projection, options=options)
         return {"projection": program(matrix, projection)}
 
-    def energy(self, matrix: Tensor, state: State, spec: PotentialSpec) -> Tensor:
+    def dimensions(self, dimension: int) -> list[tuple[float, int]]:
+        return [(1.0, min(dimension, self.dim))]
+
+    def program(self, matrix: Tensor, state: State, spec: PotentialSpec) -> EnergyProgram:
         if matrix.shape[-2] <= self.dim:
-            return energy_of(matrix, spec.of_neurons(matrix))
-        potential, projection = spec.of_neurons(matrix, self.dim), state["projection"]
+            return energy_program(matrix.shape[-1], spec.of_neurons(matrix))
+        potential, others = spec.of_neurons(matrix, self.dim), (state["projection"],)
         if not self.unroll:
-            return value_with_gradient(
-                _value_and_gradient, matrix, projection, options=(potential,)
-            )
+            return EnergyProgram(_value_and_gradient, (potential,), others)
         options = (self.objective(matrix, spec), self.learning_rate, potential)
-        return value_with_gradient(
-            value_and_gradient_after_step, matrix, projection, options=options
-        )
+        return EnergyProgram(value_and_gradient_after_step, options, others)
 
 
 @keras.saving.register_keras_serializable(package="keras_mhe")

@@ -5,9 +5,10 @@ from typing import Any
 import keras
 
 from keras_mhe._typing import NeuronAxis, State, Tensor
-from keras_mhe.energies._energy import energy_of
-from keras_mhe.energies._minibatch import check_sample, sampled_energy
+from keras_mhe.energies._energy import energy_program
+from keras_mhe.energies._minibatch import check_sample, sampled_program
 from keras_mhe.energies._potential import PotentialSpec
+from keras_mhe.energies._programs import EnergyProgram
 from keras_mhe.regularizers._base import PotentialRegularizer
 
 
@@ -48,6 +49,13 @@ class MHE(PotentialRegularizer):
         softening: Euclidean distance below which the potential is continued linearly in the
             cosine, so that training does not diverge. `"auto"` chooses it from the numbers of
             neurons and coordinates, and 0 gives the singular potential.
+        scale: unit of the loss. With `"energy"`, the loss is `factor * E`. With `"position"`, it is
+            `factor * (E - A) / (U - A)`, where A is `reference.attainable_energy` and U is
+            `reference.uniform_energy`: about 0 for the best arrangement and `factor` for random
+            neurons, in every layer. The loss is zero if all arrangements have the same energy.
+        bounded: whether to bound the gradient of each neuron `w_i` so that
+            `|gradient_i| <= 1 / max(|w_i|, 0.5)`. This prevents that a step moves a neuron far.
+            Shorter gradients are exact, so minima do not move. The loss itself is not changed.
 
     Raises:
         TypeError, ValueError: if an argument has the wrong type or is out of range. At the first
@@ -77,16 +85,18 @@ class MHE(PotentialRegularizer):
         groups: int | None = None,
         sample: int | None = None,
         softening: float | str = "auto",
+        scale: str = "energy",
+        bounded: bool = True,
     ) -> None:
         spec = PotentialSpec(s, distance, half_space, softening)
-        super().__init__(factor, spec, neuron_axis, groups)
+        super().__init__(factor, spec, neuron_axis, groups, scale, bounded)
         self.sample = check_sample(sample)
 
-    def energy(self, matrix: Tensor, state: State) -> Tensor:
-        potential = self.spec.of_neurons(matrix)
+    def program(self, matrix: Tensor, state: State) -> EnergyProgram:
+        n, potential = matrix.shape[-1], self.spec.of_neurons(matrix)
         if self.sample is None:
-            return energy_of(matrix, potential)
-        return sampled_energy(matrix, potential, self.sample)
+            return energy_program(n, potential)
+        return sampled_program(n, potential, self.sample)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "sample": self.sample}
@@ -114,6 +124,8 @@ class HalfSpaceMHE(MHE):
             is the mean over groups.
         sample: number of neurons in a random group, as in `MHE`. `None` means all pairs.
         softening: distance below which the potential is continued linearly, as in `MHE`.
+        scale: unit of the loss, `"energy"` or `"position"`, as in `MHE`.
+        bounded: whether to bound the gradient, as in `MHE`.
 
     Raises:
         TypeError, ValueError: if an argument has the wrong type or is out of range. At the first
@@ -140,6 +152,8 @@ class HalfSpaceMHE(MHE):
         groups: int | None = None,
         sample: int | None = None,
         softening: float | str = "auto",
+        scale: str = "energy",
+        bounded: bool = True,
     ) -> None:
         super().__init__(
             factor,
@@ -150,6 +164,8 @@ class HalfSpaceMHE(MHE):
             groups=groups,
             sample=sample,
             softening=softening,
+            scale=scale,
+            bounded=bounded,
         )
 
     def get_config(self) -> dict[str, Any]:

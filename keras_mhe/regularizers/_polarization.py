@@ -1,5 +1,6 @@
 """Maximum hyperspherical polarization, and its relaxed form."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ from keras import ops
 
 from keras_mhe._typing import NeuronAxis, State, Tensor
 from keras_mhe.energies._potential import Potential, PotentialSpec
+from keras_mhe.energies._programs import EnergyProgram
 from keras_mhe.regularizers._base import HypersphericalRegularizer
 from keras_mhe.regularizers._poles import PoleRegularizer
 
@@ -53,6 +55,7 @@ class MHP(PoleRegularizer):
         groups: number of equal, contiguous groups of neurons, as in `MHE`. `None` means 1. The loss
             is the mean over groups. All groups share a learned pole.
         softening: distance below which the potential is continued linearly, as in `MHE`.
+        bounded: whether to bound the gradient, as in `MHE`.
 
     Raises:
         TypeError, ValueError: if an argument has the wrong type or is out of range. At the first
@@ -83,8 +86,9 @@ class MHP(PoleRegularizer):
         neuron_axis: NeuronAxis = None,
         groups: int | None = None,
         softening: float | str = "auto",
+        bounded: bool = True,
     ) -> None:
-        super().__init__(factor, half_space, pole, learning_rate, neuron_axis, groups)
+        super().__init__(factor, half_space, pole, learning_rate, neuron_axis, groups, bounded)
         self.spec = PotentialSpec(s, half_space=self.half_space, softening=softening)
 
     @property
@@ -102,6 +106,20 @@ class MHP(PoleRegularizer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "s": self.s, "softening": self.softening}
+
+
+def _imbalance_and_gradient(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    share = 1.0 / math.prod(matrix.shape[:-2])
+    total = ops.sum(matrix, axis=-1, keepdims=True)
+    # The scale prevents overflow and underflow of squares. A sum of zero has gradient zero.
+    scale = ops.max(ops.abs(total), axis=-2, keepdims=True)
+    zero = scale == 0.0
+    total = total / ops.where(zero, 1.0, scale)
+    square = ops.sum(ops.square(total), axis=-2, keepdims=True)
+    length = ops.sqrt(ops.where(zero, 1.0, square))
+    value = ops.sum(ops.where(zero, 0.0, scale * length) * share)
+    gradient = ops.where(zero, 0.0, total / length) * share
+    return value, ops.broadcast_to(gradient, matrix.shape)
 
 
 @keras.saving.register_keras_serializable(package="keras_mhe")
@@ -122,6 +140,7 @@ class RMHP(HypersphericalRegularizer):
             the last axis.
         groups: number of equal, contiguous groups of neurons, as in `MHE`. `None` means 1. The loss
             is the mean over groups.
+        bounded: whether to bound the gradient, as in `MHE`.
 
     Raises:
         TypeError, ValueError: if an argument has the wrong type or is out of range. At the first
@@ -141,18 +160,17 @@ class RMHP(HypersphericalRegularizer):
         *,
         neuron_axis: NeuronAxis = None,
         groups: int | None = None,
+        bounded: bool = True,
     ) -> None:
-        super().__init__(factor, neuron_axis, groups)
+        super().__init__(factor, neuron_axis, groups, bounded)
 
-    def energy(self, matrix: Tensor, state: State) -> Tensor:
-        total = ops.sum(matrix, axis=-1)
-        # The scale prevents overflow and underflow of squares. A sum of zero has gradient zero.
-        scale = ops.stop_gradient(ops.max(ops.abs(total), axis=-1, keepdims=True))
-        zero = scale == 0.0
-        scale = ops.where(zero, 1.0, scale)
-        square = ops.sum(ops.square(total / scale), axis=-1, keepdims=True)
-        length = ops.where(zero, 0.0, scale * ops.sqrt(ops.where(zero, 1.0, square)))
-        return ops.sum(length / length.shape[0])
+    def program(self, matrix: Tensor, state: State) -> EnergyProgram:
+        return EnergyProgram(_imbalance_and_gradient, twice_differentiable=True)
 
     def get_config(self) -> dict[str, Any]:
-        return {"factor": self.factor, "neuron_axis": self.neuron_axis, "groups": self.groups}
+        return {
+            "factor": self.factor,
+            "neuron_axis": self.neuron_axis,
+            "groups": self.groups,
+            "bounded": self.bounded,
+        }

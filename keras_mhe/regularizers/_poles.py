@@ -11,7 +11,7 @@ from keras_mhe._backend import matmul, normals
 from keras_mhe._random import fingerprint, seed_of
 from keras_mhe._typing import NeuronAxis, Shape, State, Tensor
 from keras_mhe.energies._neurons import tangent_gradient, unit_neurons
-from keras_mhe.energies._programs import program_for, value_with_gradient
+from keras_mhe.energies._programs import EnergyProgram, program_for
 from keras_mhe.regularizers._base import HypersphericalRegularizer
 
 # The search for the worst pole: random starts (besides the point opposite to the mean neuron),
@@ -113,8 +113,9 @@ class PoleRegularizer(HypersphericalRegularizer):
         learning_rate: float,
         neuron_axis: NeuronAxis,
         groups: int | None,
+        bounded: bool,
     ) -> None:
-        super().__init__(factor, neuron_axis, groups)
+        super().__init__(factor, neuron_axis, groups, bounded)
         self.half_space = check_flag(half_space, "half_space")
         self.pole = check_choice(pole, "pole", ("learned", "worst"))
         self.learning_rate = check_nonnegative(learning_rate, "learning_rate")
@@ -137,11 +138,11 @@ class PoleRegularizer(HypersphericalRegularizer):
         options = (self.objective(matrix), self.learning_rate)
         return {"pole": program_for(_pole_step, matrix, pole, options=options)(matrix, pole)}
 
-    def energy(self, matrix: Tensor, state: State) -> Tensor:
+    def program(self, matrix: Tensor, state: State) -> EnergyProgram:
         options = (self.objective(matrix),)
         if "pole" not in state:
-            return value_with_gradient(_worst_value_and_gradient, matrix, options=options)
-        return value_with_gradient(_value_and_gradient, matrix, state["pole"], options=options)
+            return EnergyProgram(_worst_value_and_gradient, options)
+        return EnergyProgram(_value_and_gradient, options, (state["pole"],))
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -151,4 +152,5 @@ class PoleRegularizer(HypersphericalRegularizer):
             "learning_rate": self.learning_rate,
             "neuron_axis": self.neuron_axis,
             "groups": self.groups,
+            "bounded": self.bounded,
         }

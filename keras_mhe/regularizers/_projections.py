@@ -12,10 +12,11 @@ from keras_mhe._arguments import check_flag, check_integer
 from keras_mhe._backend import normals
 from keras_mhe._random import fingerprint, seed_of
 from keras_mhe._typing import NeuronAxis, Shape, State, Tensor
-from keras_mhe.energies._energy import energy_of
+from keras_mhe.energies._energy import energy_program
 from keras_mhe.energies._neurons import neuron_matrix
+from keras_mhe.energies._pairs import panel_width, value_and_gradient
 from keras_mhe.energies._potential import Potential, PotentialSpec
-from keras_mhe.energies._programs import program_for, value_with_gradient
+from keras_mhe.energies._programs import EnergyProgram, program_for
 from keras_mhe.regularizers._projection_steps import projected_value_and_gradient
 
 _LARGEST_SEED = 2**31 - 1
@@ -38,8 +39,12 @@ class Projection(abc.ABC):
         return state
 
     @abc.abstractmethod
-    def energy(self, matrix: Tensor, state: State, spec: PotentialSpec) -> Tensor:
-        """The energy of the projected neurons of a matrix, a scalar tensor."""
+    def program(self, matrix: Tensor, state: State, spec: PotentialSpec) -> EnergyProgram:
+        """The energy of the projected neurons of a matrix."""
+
+    @abc.abstractmethod
+    def dimensions(self, dimension: int) -> list[tuple[float, int]]:
+        """Numbers of dimensions after projection, each with its share of the energy."""
 
     def _set_integer(self, name: str, least: int = 1) -> None:
         expected = "a positive integer" if least == 1 else f"an integer of at least {least}"
@@ -142,11 +147,29 @@ class RandomProjection(Projection):
         # Compiled as in training: without XLA, TensorFlow draws other numbers.
         return program_for(_draw, matrix, options=(self,))(matrix)
 
-    def energy(self, matrix: Tensor, state: State, spec: PotentialSpec) -> Tensor:
+    def dimensions(self, dimension: int) -> list[tuple[float, int]]:
+        return [(1.0, min(dimension, self.dim))]
+
+    def program(self, matrix: Tensor, state: State, spec: PotentialSpec) -> EnergyProgram:
         if matrix.shape[-2] <= self.dim:
-            return energy_of(matrix, spec.of_neurons(matrix))
+            return energy_program(matrix.shape[-1], spec.of_neurons(matrix))
         potential = spec.of_neurons(matrix, self.dim)
-        return value_with_gradient(_random_value_and_gradient, matrix, options=(self, potential))
+        return EnergyProgram(_random_value_and_gradient, (self, potential))
+
+
+def _grouped_value_and_gradient(
+    matrix: Tensor, parts: tuple[tuple[int, int, Potential], ...]
+) -> tuple[Tensor, Tensor]:
+    *batch, _, n = matrix.shape
+    total, value, gradients, start = sum(count for count, _, _ in parts), 0.0, [], 0
+    for count, rows, potential in parts:
+        end = start + count * rows
+        groups = ops.reshape(matrix[..., start:end, :], (*batch, count, rows, n))
+        own_value, gradient = value_and_gradient(groups, potential)
+        value = value + count / total * own_value
+        gradients.append(count / total * ops.reshape(gradient, (*batch, count * rows, n)))
+        start = end
+    return value, ops.concatenate(gradients, axis=-2)
 
 
 @keras.saving.register_keras_serializable(package="keras_mhe")
@@ -185,19 +208,18 @@ class GroupProjection(Projection):
             )
         return {}
 
-    def energy(self, matrix: Tensor, state: State, spec: PotentialSpec) -> Tensor:
-        *batch, d, n = matrix.shape
-        self.state_shapes(d)
-        size, larger = divmod(d, self.count)
-        end = larger * (size + 1)
-        parts = [
-            (larger, size + 1, matrix[..., :end, :]),
-            (self.count - larger, size, matrix[..., end:, :]),
-        ]
-        energy: Any = 0.0
-        for count, rows, part in parts:
-            if count:
-                groups = ops.reshape(part, (*batch, count, rows, n))
-                share = count / self.count
-                energy = energy + share * energy_of(groups, spec.of_neurons(groups))
-        return energy
+    def dimensions(self, dimension: int) -> list[tuple[float, int]]:
+        self.state_shapes(dimension)
+        size, larger = divmod(dimension, self.count)
+        counts = [(larger, size + 1), (self.count - larger, size)]
+        return [(count / self.count, rows) for count, rows in counts if count]
+
+    def program(self, matrix: Tensor, state: State, spec: PotentialSpec) -> EnergyProgram:
+        parts = tuple(
+            (round(share * self.count), rows, spec.of_neurons(matrix, rows))
+            for share, rows in self.dimensions(matrix.shape[-2])
+        )
+        by_panels = panel_width(matrix.shape[-1]) is not None
+        return EnergyProgram(
+            _grouped_value_and_gradient, (parts,), twice_differentiable=not by_panels
+        )

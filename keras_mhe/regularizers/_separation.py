@@ -11,7 +11,7 @@ from keras_mhe._backend import matmul
 from keras_mhe._typing import NeuronAxis, State, Tensor
 from keras_mhe.energies._blocks import map_column_blocks, off_diagonal_mask
 from keras_mhe.energies._neurons import tangent_gradient, unit_neurons
-from keras_mhe.energies._programs import value_with_gradient
+from keras_mhe.energies._programs import EnergyProgram
 from keras_mhe.regularizers._base import HypersphericalRegularizer
 
 
@@ -32,6 +32,11 @@ def _value_and_gradient(
     matrix: Tensor, half_space: bool, all_neurons: bool
 ) -> tuple[Tensor, Tensor]:
     *batch, d, n = matrix.shape
+    if n == 1:
+        # A single neuron has no distance in full space; its own mirror image is at distance 2.
+        own_image = 2.0 if all_neurons else 4.0
+        zeros = ops.zeros_like(matrix)
+        return ops.sum(zeros) - (own_image if half_space else 0.0), zeros
     groups = math.prod(batch)
     unit, reciprocal = unit_neurons(matrix)
     # One list of neurons as rows, for all groups.
@@ -87,6 +92,7 @@ class MHS(HypersphericalRegularizer):
             the last axis.
         groups: number of equal, contiguous groups of neurons, as in `MHE`. `None` means 1. The loss
             is the mean over groups.
+        bounded: whether to bound the gradient, as in `MHE`.
 
     Raises:
         TypeError, ValueError: if an argument has the wrong type or is out of range. At the first
@@ -109,18 +115,17 @@ class MHS(HypersphericalRegularizer):
         all_neurons: bool = False,
         neuron_axis: NeuronAxis = None,
         groups: int | None = None,
+        bounded: bool = True,
     ) -> None:
-        super().__init__(factor, neuron_axis, groups)
+        super().__init__(factor, neuron_axis, groups, bounded)
         self.half_space = check_flag(half_space, "half_space")
         self.all_neurons = check_flag(all_neurons, "all_neurons")
 
-    def energy(self, matrix: Tensor, state: State) -> Tensor:
-        if matrix.shape[-1] > 1:
-            options = (self.half_space, self.all_neurons)
-            return value_with_gradient(_value_and_gradient, matrix, options=options)
-        # A single neuron has no distance in full space; its own mirror image is at distance 2.
-        own_image = 2.0 if self.all_neurons else 4.0
-        return ops.sum(0.0 * matrix) - (own_image if self.half_space else 0.0)
+    def moving(self, n: int) -> int:
+        return n if self.all_neurons else min(n, 2)
+
+    def program(self, matrix: Tensor, state: State) -> EnergyProgram:
+        return EnergyProgram(_value_and_gradient, (self.half_space, self.all_neurons))
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -129,6 +134,7 @@ class MHS(HypersphericalRegularizer):
             "all_neurons": self.all_neurons,
             "neuron_axis": self.neuron_axis,
             "groups": self.groups,
+            "bounded": self.bounded,
         }
 
     @classmethod

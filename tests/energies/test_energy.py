@@ -323,7 +323,7 @@ class TestThomson:
             _, gradient = energy_and_gradient(kernel.value, 1)
             optimizer.apply([keras.ops.convert_to_tensor(gradient)], [kernel])
         pairs = charges * (charges - 1) / 2
-        assert energy_value(kernel, 1) * pairs == pytest.approx(minimum, rel=1e-3)
+        assert energy_value(kernel, 1) * pairs == pytest.approx(minimum, rel=1e-5)
 
 
 class TestArguments:

@@ -21,12 +21,14 @@ from keras_mhe.energies._programs import fresh_programs
 
 
 def sampled_value_and_gradient(kernel, sample, **options):
-    regularizer = MHE(1.0, sample=sample, **options)
+    regularizer = MHE(1.0, sample=sample, bounded=False, **options)
     return value_and_gradient(regularizer, kernel)
 
 
 def class_value_and_gradient(kernel, labels, s=2, **options):
-    return value_and_gradient(lambda k: class_energy(k, labels, s, **options), kernel)
+    return value_and_gradient(
+        lambda k: class_energy(k, labels, s, bounded=False, **options), kernel
+    )
 
 
 class TestSample:
@@ -323,7 +325,7 @@ def test_results_do_not_depend_on_the_default_dtype_of_keras(dtype):
 
     def estimate(matrix):
         potential = Potential(2.0, False, False, 0.1)
-        return _minibatch.sampled_energy(matrix, potential, 5)
+        return _minibatch.sampled_program(29, potential, 5).energy(matrix)
 
     def energies():
         with fresh_programs():

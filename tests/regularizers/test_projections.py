@@ -21,7 +21,7 @@ PROJECTIONS = [RandomProjection, AngleProjection, AdversarialProjection, GroupPr
 
 
 def loss(kernel, projection, **options):
-    return value_and_gradient(CoMHE(projection=projection, **options), kernel)
+    return value_and_gradient(CoMHE(projection=projection, bounded=False, **options), kernel)
 
 
 def draw(projection, kernel):

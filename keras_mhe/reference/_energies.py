@@ -1,14 +1,4 @@
-"""References for energies: the energy of random neurons, and lower bounds.
-
-`position = (energy - lower_bound) / (uniform_energy - lower_bound)`: 0 is the best possible, 1 is
-random, and above 1 the neurons are clustered.
-
-Examples:
-    >>> from keras_mhe import reference
-    >>> energy = reference.uniform_energy(100, 32, half_space=True)
-    >>> round(reference.position(energy, 100, 32, half_space=True), 6)
-    1.0
-"""
+"""The energy of random neurons, lower bounds, and positions of energies between the two."""
 
 import functools
 import math
@@ -17,22 +7,19 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from keras_mhe._arguments import check_integer
 from keras_mhe.energies._potential import Potential, PotentialSpec
 
 # Gauss-Legendre nodes for each part of an integral. This number gives all digits.
 _NODES = 200
-# Angles in the sum that approximates the integral of a density. It is only used for plots.
-_ANGLES = 20001
 # Points at which Jensen's inequality is checked.
 _POINTS = 4001
 
 _nodes_and_weights = functools.cache(np.polynomial.legendre.leggauss)
 
 
-def _check_counts(n: int, d: int, least: int = 1) -> tuple[int, int]:
+def check_counts(n: int, d: int, least: int = 1) -> tuple[int, int]:
     """Returns the numbers of neurons and coordinates as Python integers."""
     amount = "a positive number of" if least == 1 else f"at least {least}"
     n = check_integer(n, "n", least=least, expected=f"{amount} neurons")
@@ -124,7 +111,7 @@ def uniform_energy(
         >>> round(uniform_energy(1000, 3, s=1), 6)
         1.0
     """
-    n, d = _check_counts(n, d)
+    n, d = check_counts(n, d)
     spec = PotentialSpec(s, distance, half_space, "auto" if softening is None else softening)
     potential = spec.potential(n, d)
     closed = softening is None and not potential.angular and potential.s < d - 1
@@ -203,7 +190,7 @@ def lower_bound(
         >>> lower_bound(4, 3)  # the tetrahedron, whose squared distances are 8/3
         0.375
     """
-    n, d = _check_counts(n, d)
+    n, d = check_counts(n, d)
     return _bound(n, d, PotentialSpec(s, distance, half_space, softening).potential(n, d))
 
 
@@ -252,48 +239,3 @@ def position(
     span = uniform_energy(n, d, s, **options) - bound
     # For a single neuron, or neurons of one coordinate, only rounding makes the span positive.
     return (float(energy) - bound) / span if span > 1e-12 * abs(bound) else None
-
-
-def nearest_angle_density(
-    angles: ArrayLike, n: int, d: int, *, half_space: bool = False
-) -> np.ndarray:
-    """The density of the angle from a neuron to its nearest neighbor, for uniform neurons.
-
-    `(n-1) p (1-F)^(n-2)`, where p is the density of the angle between two neurons, proportional to
-    `sin^(d-2)`, and F is its integral from 0. In half space, `2p` and `2F` replace p and F, and
-    angles end at 90 degrees.
-
-    Args:
-        angles: array of angles in degrees, of any shape.
-        n: number of neurons, at least 2.
-        d: number of coordinates of a neuron, at least 2.
-        half_space: whether to include the mirror images of the neurons.
-
-    Returns:
-        A float64 array of the shape of `angles`, per degree.
-
-    Raises:
-        TypeError, ValueError: if an argument has the wrong type or is out of range.
-
-    Source: the density of the smallest of `n - 1` independent angles.
-
-    Examples:
-        >>> from keras_mhe.reference import nearest_angle_density
-        >>> float(nearest_angle_density(90.0, 2, 3).round(4))  # sin(90°) / 2 per radian
-        0.0087
-    """
-    n, d = _check_counts(n, d, least=2)
-    grid = np.linspace(0.0, np.pi, _ANGLES)
-    sines = np.sin(grid)
-    sines[[0, -1]] = 0.0
-    with np.errstate(divide="ignore"):
-        density = np.exp((d - 2) * np.log(sines)) if d > 2 else np.ones_like(grid)
-    steps = (density[1:] + density[:-1]) / 2 * (grid[1] - grid[0])
-    total = np.sum(steps)
-    integral = np.concatenate([[0.0], np.cumsum(steps)]) / total
-    sides = 2 if half_space else 1
-    radians = np.radians(np.asarray(angles, "float64"))
-    share = np.clip(sides * np.interp(radians, grid, integral), 0.0, 1.0)
-    local = sides * np.interp(radians, grid, density / total, left=0.0, right=0.0)
-    local = np.where(radians * sides > np.pi, 0.0, local)
-    return np.radians((n - 1) * local * (1 - share) ** (n - 2))

@@ -9,10 +9,10 @@ import pytest
 from helpers import normals
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.integrate import quad, trapezoid
+from scipy.integrate import quad
 from scipy.special import gamma, psi
 
-from keras_mhe.reference import lower_bound, nearest_angle_density, position, uniform_energy
+from keras_mhe.reference import attainable_energy, lower_bound, position, uniform_energy
 
 pytestmark = pytest.mark.once
 
@@ -209,27 +209,7 @@ def test_position_is_none_where_all_sets_have_the_same_energy():
     assert position(3.0, 4, 1, half_space=True) is None
 
 
-@pytest.mark.parametrize("half_space", [False, True])
-@pytest.mark.parametrize(("n", "d"), [(2, 2), (10, 2), (50, 3), (400, 10), (512, 2000)])
-def test_nearest_angle_density_matches_random_neurons(n, d, half_space):
-    end = 90 if half_space else 180
-    grid = np.linspace(0, end, 40001)
-    density = nearest_angle_density(grid, n, d, half_space=half_space)
-    assert trapezoid(density, grid) == pytest.approx(1, abs=2e-3)
-    expected = trapezoid(density * grid, grid)
-    means = []
-    for seed in range(12):
-        points = normals(d, n, seed=seed, dtype="float64")
-        points /= np.linalg.norm(points, axis=0)
-        cosines = points.T @ points
-        cosines = np.abs(cosines) if half_space else cosines
-        np.fill_diagonal(cosines, -1)
-        means.append(np.degrees(np.arccos(np.clip(cosines.max(axis=0), -1, 1))).mean())
-    error = max(np.std(means) / math.sqrt(12), 1e-2)
-    assert abs(np.mean(means) - expected) < 5 * error
-
-
-@pytest.mark.parametrize("function", [uniform_energy, lower_bound])
+@pytest.mark.parametrize("function", [uniform_energy, lower_bound, attainable_energy])
 @pytest.mark.parametrize(
     ("arguments", "options", "error"),
     [
@@ -246,10 +226,3 @@ def test_nearest_angle_density_matches_random_neurons(n, d, half_space):
 def test_invalid_arguments_raise_an_error(function, arguments, options, error):
     with pytest.raises(error, match="Received: "):
         function(*arguments, **options)
-
-
-def test_nearest_angle_density_needs_two_neurons_and_two_coordinates():
-    with pytest.raises(ValueError, match="at least 2 neurons"):
-        nearest_angle_density(10.0, 1, 3)
-    with pytest.raises(ValueError, match="at least 2 coordinates"):
-        nearest_angle_density(10.0, 3, 1)

@@ -1,0 +1,54 @@
+"""The distribution of angles between random neurons."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from keras_mhe.reference._energies import check_counts
+
+# Angles in the sum that approximates the integral of a density. It is only used for plots.
+_ANGLES = 20001
+
+
+def nearest_angle_density(
+    angles: ArrayLike, n: int, d: int, *, half_space: bool = False
+) -> np.ndarray:
+    """The density of the angle from a neuron to its nearest neighbor, for uniform neurons.
+
+    `(n-1) p (1-F)^(n-2)`, where p is the density of the angle between two neurons, proportional to
+    `sin^(d-2)`, and F is its integral from 0. In half space, `2p` and `2F` replace p and F, and
+    angles end at 90 degrees.
+
+    Args:
+        angles: array of angles in degrees, of any shape.
+        n: number of neurons, at least 2.
+        d: number of coordinates of a neuron, at least 2.
+        half_space: whether to include the mirror images of the neurons.
+
+    Returns:
+        A float64 array of the shape of `angles`, per degree.
+
+    Raises:
+        TypeError, ValueError: if an argument has the wrong type or is out of range.
+
+    Source: the density of the smallest of `n - 1` independent angles.
+
+    Examples:
+        >>> from keras_mhe.reference import nearest_angle_density
+        >>> float(nearest_angle_density(90.0, 2, 3).round(4))  # sin(90°) / 2 per radian
+        0.0087
+    """
+    n, d = check_counts(n, d, least=2)
+    grid = np.linspace(0.0, np.pi, _ANGLES)
+    sines = np.sin(grid)
+    sines[[0, -1]] = 0.0
+    with np.errstate(divide="ignore"):
+        density = np.exp((d - 2) * np.log(sines)) if d > 2 else np.ones_like(grid)
+    steps = (density[1:] + density[:-1]) / 2 * (grid[1] - grid[0])
+    total = np.sum(steps)
+    integral = np.concatenate([[0.0], np.cumsum(steps)]) / total
+    sides = 2 if half_space else 1
+    radians = np.radians(np.asarray(angles, "float64"))
+    share = np.clip(sides * np.interp(radians, grid, integral), 0.0, 1.0)
+    local = sides * np.interp(radians, grid, density / total, left=0.0, right=0.0)
+    local = np.where(radians * sides > np.pi, 0.0, local)
+    return np.radians((n - 1) * local * (1 - share) ** (n - 2))

@@ -1,0 +1,39 @@
+"""The distribution of the nearest angle, compared with random neurons."""
+
+import math
+
+import numpy as np
+import pytest
+from helpers import normals
+from scipy.integrate import trapezoid
+
+from keras_mhe.reference import nearest_angle_density
+
+pytestmark = pytest.mark.once
+
+
+@pytest.mark.parametrize("half_space", [False, True])
+@pytest.mark.parametrize(("n", "d"), [(2, 2), (10, 2), (50, 3), (400, 10), (512, 2000)])
+def test_nearest_angle_density_matches_random_neurons(n, d, half_space):
+    end = 90 if half_space else 180
+    grid = np.linspace(0, end, 40001)
+    density = nearest_angle_density(grid, n, d, half_space=half_space)
+    assert trapezoid(density, grid) == pytest.approx(1, abs=2e-3)
+    expected = trapezoid(density * grid, grid)
+    means = []
+    for seed in range(12):
+        points = normals(d, n, seed=seed, dtype="float64")
+        points /= np.linalg.norm(points, axis=0)
+        cosines = points.T @ points
+        cosines = np.abs(cosines) if half_space else cosines
+        np.fill_diagonal(cosines, -1)
+        means.append(np.degrees(np.arccos(np.clip(cosines.max(axis=0), -1, 1))).mean())
+    error = max(np.std(means) / math.sqrt(12), 1e-2)
+    assert abs(np.mean(means) - expected) < 5 * error
+
+
+def test_nearest_angle_density_needs_two_neurons_and_two_coordinates():
+    with pytest.raises(ValueError, match="at least 2 neurons"):
+        nearest_angle_density(10.0, 1, 3)
+    with pytest.raises(ValueError, match="at least 2 coordinates"):
+        nearest_angle_density(10.0, 3, 1)
