@@ -3,12 +3,12 @@
 import functools
 import math
 
-import keras
 import numpy as np
 from keras import ops
 
-from keras_mhe._backend import at_least
+from keras_mhe._backend import at_most
 from keras_mhe._typing import Tensor
+from keras_mhe.energies._neurons import unit_neurons
 from keras_mhe.energies._quadrature import pair_distribution
 
 # Found by experiments: the largest force times the number of neurons, relative to the square of
@@ -37,13 +37,6 @@ def largest_force(n: int, d: int, half_space: bool, moving: int) -> float:
     return min(_LARGEST_FORCE, _STIFFNESS * attainable_angle(n, d, half_space) ** 2 / moving)
 
 
-def _column_norms(matrix: Tensor) -> Tensor:
-    # Entries near 1 have squares that neither overflow nor underflow.
-    tiny = float(np.finfo(keras.backend.standardize_dtype(matrix.dtype)).tiny)
-    top = at_least(ops.max(ops.abs(matrix), axis=-2, keepdims=True), tiny)
-    return top * ops.sqrt(ops.sum(ops.square(matrix / top), axis=-2, keepdims=True))
-
-
 def bounded_gradient(matrix: Tensor, gradient: Tensor, force: float) -> Tensor:
     """Shortens the gradients of neurons, and keeps their directions.
 
@@ -51,12 +44,19 @@ def bounded_gradient(matrix: Tensor, gradient: Tensor, force: float) -> Tensor:
     at most `rate * force / |w_i|^2` radians, and moves a short neuron by at most
     `2 * rate * force`. A gradient that is short enough stays as it is, so minima do not move.
 
+    Norms are those in gradients: at least 1 % of the root mean square of all norms.
+
     Args:
         matrix: tensor of shape `(..., d, N)`.
         gradient: tensor of the same shape, the gradient of a loss.
         force: positive number, from `largest_force`.
     """
-    longest = force / at_least(_column_norms(matrix), _SMALLEST_NORM)
-    length = _column_norms(gradient)
-    # Multiplying by a factor of 1 would change the last bits of gradients that are short enough.
-    return ops.where(length > longest, gradient / length * longest, gradient)
+    # The gradient was computed with the same reciprocals, so XLA computes them once.
+    _, reciprocal = unit_neurons(matrix)
+    zero = reciprocal == 0.0
+    norm = ops.where(zero, _SMALLEST_NORM, 1.0 / ops.where(zero, 1.0, reciprocal))
+    # The product has a moderate size, whatever the norm. Its square does not overflow.
+    turning = ops.sqrt(ops.sum(ops.square(gradient * norm), axis=-2, keepdims=True))
+    longest = force * at_most(norm / _SMALLEST_NORM, 1.0)
+    # A factor of 1 keeps every bit of a gradient that is short enough.
+    return gradient * ops.where(turning > longest, longest / turning, 1.0)
