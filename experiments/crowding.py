@@ -124,33 +124,29 @@ experiment = Experiment(
     quick_grid={"passes": (1,), "head": ("plain",), "classes": (10,), "features": (3,)},
     # Strong losses in few dimensions, all gains, and losses with many classes.
     page_rows=(
-        {"classes": (100,), "features": (3, 8), "variant": ("MHE(10)",)},
         {
             "head": ("plain",),
-            "classes": (100,),
-            "features": (8,),
-            "variant": ("class_energy(1)",),
+            "classes": (10, 100),
+            "features": (3,),
+            "variant": ("MHE(10)", "bounded MHE(10)", "position 0.1"),
         },
-        {
-            "head": ("normalized",),
-            "classes": (100,),
-            "features": (32,),
-            "variant": ("class_energy(1)",),
-        },
-        {
-            "head": ("plain",),
-            "classes": (100,),
-            "features": (32,),
-            "variant": ("MHE(1)", "MHE(10)"),
-        },
+        {"classes": (100,), "features": (8, 32), "variant": ("MHE(10)", "position 0.1")},
+        {"classes": (100,), "features": (32,), "variant": ("class_energy(1)",)},
         {
             "head": ("normalized",),
             "classes": (1000,),
-            "features": (3, 32),
-            "variant": ("MHE(1)", "MHE(10)"),
+            "features": (3, 8, 32),
+            "variant": ("MHE(1)", "position 0.1"),
         },
     ),
     page_metrics=("accuracy %", "smallest angle of classes °"),
     chance_level=lambda config: 100 / int(config["classes"]),
+    plotted_variants=(
+        "MHE(1)",
+        "MHE(10)",
+        "class_energy(10)",
+        "bounded MHE(10)",
+        "position 0.1",
+    ),
     x_axis="features",
 )

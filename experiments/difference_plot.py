@@ -15,12 +15,17 @@ from experiments.records import Record
 _COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 
 
+def _plotted(experiment: Experiment) -> tuple[str, ...]:
+    return experiment.plotted_variants or experiment.variants
+
+
 def _panels(records: list[Record], experiment: Experiment) -> dict[str, list[tuple[Arm, Arm]]]:
     """Groups arms and their baselines by the varying parts that are not on the x-axis."""
     panels: dict[str, list[tuple[Arm, Arm]]] = {}
     parts = [part for part in varying_parts(records) if part != experiment.x_axis]
     for arm, baseline in comparisons(records, experiment.variants):
-        panels.setdefault(condition_text(arm.condition, parts), []).append((arm, baseline))
+        if arm.variant in _plotted(experiment):
+            panels.setdefault(condition_text(arm.condition, parts), []).append((arm, baseline))
     return panels
 
 
@@ -29,7 +34,7 @@ def _draw_panel(
 ) -> None:
     x_axis = experiment.x_axis
     present = {arm.variant for arm, _ in pairs}
-    variants = [variant for variant in experiment.variants if variant in present]
+    variants = [variant for variant in _plotted(experiment) if variant in present]
     ticks = sorted({arm.condition[x_axis] for arm, _ in pairs}) if x_axis else variants
     for number, variant in enumerate(variants):
         own = [(arm, baseline) for arm, baseline in pairs if arm.variant == variant]
@@ -41,7 +46,7 @@ def _draw_panel(
         reach = np.array([difference.high for difference in differences]) - means
         failed = np.array([arm.failed_runs(experiment) > 0 for arm, _ in own])
         # A variant has the same color in every panel. If variants are on the x-axis, one is enough.
-        color = _COLORS[experiment.variants.index(variant) % len(_COLORS) if x_axis else 0]
+        color = _COLORS[_plotted(experiment).index(variant) % len(_COLORS) if x_axis else 0]
         style = {"markersize": 4, "capsize": 3, "color": color}
         ax.errorbar(x[~failed], means[~failed], reach[~failed], fmt="o", label=variant, **style)
         ax.plot(x[failed], means[failed], "x", color=color)
@@ -97,7 +102,7 @@ def draw(records: list[Record], experiment: Experiment) -> Figure:
     label = "difference from the baseline"
     figure.supylabel(f"{metrics[0]}, {label}" if len(metrics) == 1 else label, fontsize="medium")
     if experiment.x_axis:
-        order = [variant for variant in experiment.variants if variant in labels]
+        order = [variant for variant in _plotted(experiment) if variant in labels]
         figure.legend(
             [labels[variant] for variant in order], order, loc="outside upper center", ncols=5
         )

@@ -43,6 +43,7 @@ class Experiment(NamedTuple):
         page_metrics: metrics in the README's table; empty means `main_metrics`.
         default_variants: variants that run by default; empty means all.
         chance_level: first main metric of a network that has learned nothing, by config.
+        plotted_variants: variants in the plot; empty means all.
         x_axis: part of the config on the x-axis of the plot; None puts the variants there.
         transform: function from the records of the runs to the records that are compared.
         detail_figure: function that draws another plot from the records of the runs.
@@ -60,6 +61,7 @@ class Experiment(NamedTuple):
     page_metrics: tuple[str, ...] = ()
     default_variants: tuple[str, ...] = ()
     chance_level: Callable[[Config], float] | None = None
+    plotted_variants: tuple[str, ...] = ()
     x_axis: str | None = None
     transform: Callable[[list[Record]], list[Record]] = _identity
     detail_figure: Callable[[list[Record]], Figure] | None = None

@@ -79,12 +79,31 @@ experiment = Experiment(
     quick_grid={"passes": (5,), "features": (3,)},
     # Gains by factor and dimension on digits, and where MHE fails; losses and gains on CIFAR-10.
     page_rows=(
-        {"data": ("digits",), "features": (3,), "variant": ("MHE(10)", "MHE(100)")},
-        {"data": ("digits",), "features": (8,)},
-        {"data": ("digits",), "features": (32, 128), "variant": ("MHE(10)",)},
-        {"data": ("cifar10_jpeg",), "features": (2,), "variant": ("MHE(1)", "MHE(10)")},
-        {"data": ("cifar10_jpeg",), "features": (3, 128), "variant": ("MHE(10)",)},
+        {
+            "data": ("digits",),
+            "features": (2, 3),
+            "variant": ("MHE(10)", "MHE(100)", "bounded MHE(100)", "position 0.1"),
+        },
+        {
+            "data": ("digits",),
+            "features": (8, 32, 128),
+            "variant": ("MHE(10)", "bounded MHE(100)", "position 0.1", "position 10"),
+        },
+        {
+            "data": ("cifar10_jpeg",),
+            "features": (2, 3),
+            "variant": ("MHE(10)", "bounded MHE(10)", "position 0.1"),
+        },
+        {"data": ("cifar10_jpeg",), "features": (128,), "variant": ("MHE(10)", "position 0.1")},
     ),
     chance_level=lambda config: 100 / CLASSES,
+    plotted_variants=(
+        "MHE(1)",
+        "MHE(10)",
+        "MHE(100)",
+        "bounded MHE(10)",
+        "bounded MHE(100)",
+        "position 0.1",
+    ),
     x_axis="features",
 )

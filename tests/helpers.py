@@ -49,23 +49,23 @@ def energy_and_gradient(kernel, *args, **options):
     return value_and_gradient(lambda k: hyperspherical_energy(k, *args, **options), kernel)
 
 
-def squared_gradient(kernel, **options):
-    """Returns the squared norm of the energy's gradient, as a tensor to differentiate again."""
+def squared_gradient(kernel, function=hyperspherical_energy, **options):
+    """Returns the squared norm of a function's gradient, as a tensor to differentiate again."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         with tf.GradientTape() as tape:
             tape.watch(kernel)
-            value = hyperspherical_energy(kernel, **options)
+            value = function(kernel, **options)
         gradient = tape.gradient(value, kernel)
     elif keras.backend.backend() == "jax":
         import jax
 
-        gradient = jax.grad(lambda k: hyperspherical_energy(k, **options))(kernel)
+        gradient = jax.grad(lambda k: function(k, **options))(kernel)
     else:
         import torch
 
-        value = hyperspherical_energy(kernel, **options)
+        value = function(kernel, **options)
         [gradient] = torch.autograd.grad(value, kernel, create_graph=True)
     return keras.ops.sum(gradient**2)
 

@@ -13,7 +13,7 @@ from keras_mhe.energies._quadrature import pair_distribution
 
 # Found by experiments: the largest force times the number of neurons, relative to the square of
 # the attainable angle; the largest force of all; and the smallest norm of a neuron in the bound.
-_STIFFNESS, _LARGEST_FORCE, _SMALLEST_NORM = 4.0, 1.0, 0.5
+_STIFFNESS, _LARGEST_FORCE, _SMALLEST_NORM = 25.0, 1.0, 0.5
 
 
 @functools.lru_cache(maxsize=1024)
@@ -26,7 +26,7 @@ def attainable_angle(n: int, d: int, half_space: bool) -> float:
 
 
 def largest_force(n: int, d: int, half_space: bool, moving: int) -> float:
-    """The bound on `|w_i| |gradient_i|`: `min(1, 4 angle^2 / moving)`.
+    """The bound on `|w_i| |gradient_i|`: `min(1, 25 angle^2 / moving)`.
 
     Args:
         n: number of neurons that repel each other.
@@ -56,7 +56,9 @@ def bounded_gradient(matrix: Tensor, gradient: Tensor, force: float) -> Tensor:
     zero = reciprocal == 0.0
     norm = ops.where(zero, _SMALLEST_NORM, 1.0 / ops.where(zero, 1.0, reciprocal))
     # The product has a moderate size, whatever the norm. Its square does not overflow.
-    turning = ops.sqrt(ops.sum(ops.square(gradient * norm), axis=-2, keepdims=True))
+    square = ops.sum(ops.square(gradient * norm), axis=-2, keepdims=True)
     longest = force * at_most(norm / _SMALLEST_NORM, 1.0)
+    long = square > ops.square(longest)
     # A factor of 1 keeps every bit of a gradient that is short enough.
-    return gradient * ops.where(turning > longest, longest / turning, 1.0)
+    share = ops.where(long, longest * ops.rsqrt(ops.where(long, square, 1.0)), 1.0)
+    return gradient * share

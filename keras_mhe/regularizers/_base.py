@@ -163,12 +163,12 @@ class HypersphericalRegularizer(Addable):
         """The loss of a matrix for a factor, a number or a scalar tensor."""
         *groups, dimension, n = matrix.shape
         offset, unit = self.offset_and_unit(n, dimension)
-        factor = keras.ops.cast(factor, matrix.dtype) * unit
         force = None
         if self.bounded:
             moving = math.prod(groups) * self.moving(n)
             force = largest_force(n, dimension, self.half_space, moving)
-        return as_loss(self.program(matrix, state).loss(matrix, factor, force, offset))
+        program = self.program(matrix, state)
+        return as_loss(program.loss(matrix, factor * unit, force, offset))
 
     def loss(self, kernel: Tensor) -> Tensor:
         """The weighted energy of a kernel."""

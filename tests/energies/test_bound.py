@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from differentiate import value_and_gradient
-from helpers import energy_and_gradient, normals
+from helpers import energy_and_gradient, normals, squared_gradient
 
 from keras_mhe import MHE
 from keras_mhe.energies._bound import attainable_angle, bounded_gradient, largest_force
@@ -40,8 +40,8 @@ def test_the_attainable_angle_is_that_of_the_best_sets(n, d, half_space, degrees
 
 def test_the_largest_force_falls_with_the_number_and_the_crowding_of_neurons():
     assert largest_force(3, 8, False, 3) == 1
-    assert largest_force(64, 576, True, 64) == pytest.approx(math.pi**2 / 64)
-    assert largest_force(20, 2, False, 20) == pytest.approx(4 * (math.pi / 10) ** 2 / 20)
+    assert largest_force(256, 2304, True, 256) == pytest.approx(25 * (math.pi / 2) ** 2 / 256)
+    assert largest_force(20, 2, False, 20) == pytest.approx(25 * (math.pi / 10) ** 2 / 20)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3, 1e15])
@@ -104,6 +104,14 @@ def test_strong_gradients_are_bounded_only_on_request():
     assert same_loss == pytest.approx(loss, rel=1e-6)
     lengths = np.linalg.norm(change, axis=0) * np.linalg.norm(kernel, axis=0)
     np.testing.assert_allclose(lengths, largest_force(5, 6, False, 5), rtol=1e-5)
+
+
+def test_second_derivatives_are_finite_where_gradients_are_zero_or_bounded():
+    kernel = normals(6, 5)
+    kernel[:, 0] = 0.0
+
+    _, gradient = value_and_gradient(lambda k: squared_gradient(k, MHE(1e4)), kernel)
+    assert np.all(np.isfinite(gradient))
 
 
 def test_an_upstream_gradient_is_multiplied_after_the_bound():
