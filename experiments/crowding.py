@@ -126,7 +126,13 @@ experiment = Experiment(
     page_rows=(
         {
             "head": ("plain",),
-            "classes": (10, 100),
+            "classes": (10,),
+            "features": (3,),
+            "variant": ("MHE(10)", "bounded MHE(10)", "position 1"),
+        },
+        {
+            "head": ("plain",),
+            "classes": (100,),
             "features": (3,),
             "variant": ("MHE(10)", "bounded MHE(10)", "position 0.1"),
         },
@@ -136,7 +142,7 @@ experiment = Experiment(
             "head": ("normalized",),
             "classes": (1000,),
             "features": (3, 8, 32),
-            "variant": ("MHE(1)", "position 0.1"),
+            "variant": ("MHE(1)", "position 0.1", "position 0.01"),
         },
     ),
     page_metrics=("accuracy %", "smallest angle of classes °"),
@@ -146,7 +152,9 @@ experiment = Experiment(
         "MHE(10)",
         "class_energy(10)",
         "bounded MHE(10)",
+        "position 1",
         "position 0.1",
+        "position 0.01",
     ),
     x_axis="features",
 )

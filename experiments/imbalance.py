@@ -82,19 +82,19 @@ experiment = Experiment(
         {
             "data": ("digits",),
             "features": (2, 3),
-            "variant": ("MHE(10)", "MHE(100)", "bounded MHE(100)", "position 0.1"),
+            "variant": ("MHE(10)", "MHE(100)", "bounded MHE(100)", "position 1"),
         },
         {
             "data": ("digits",),
             "features": (8, 32, 128),
-            "variant": ("MHE(10)", "bounded MHE(100)", "position 0.1", "position 10"),
+            "variant": ("MHE(10)", "bounded MHE(100)", "position 1", "position 10"),
         },
         {
             "data": ("cifar10_jpeg",),
             "features": (2, 3),
-            "variant": ("MHE(10)", "bounded MHE(10)", "position 0.1"),
+            "variant": ("MHE(10)", "bounded MHE(10)", "position 1"),
         },
-        {"data": ("cifar10_jpeg",), "features": (128,), "variant": ("MHE(10)", "position 0.1")},
+        {"data": ("cifar10_jpeg",), "features": (8, 128), "variant": ("MHE(10)", "position 1")},
     ),
     chance_level=lambda config: 100 / CLASSES,
     plotted_variants=(
@@ -103,7 +103,7 @@ experiment = Experiment(
         "MHE(100)",
         "bounded MHE(10)",
         "bounded MHE(100)",
-        "position 0.1",
+        "position 1",
     ),
     x_axis="features",
 )
