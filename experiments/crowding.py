@@ -122,7 +122,7 @@ experiment = Experiment(
         "features": (3, 8, 32),
     },
     quick_grid={"passes": (1,), "head": ("plain",), "classes": (10,), "features": (3,)},
-    # Strong losses in few dimensions, all gains, and losses with many classes.
+    # Losses in few dimensions and with many classes, and the recommended factors.
     page_rows=(
         {
             "head": ("plain",),
@@ -136,13 +136,23 @@ experiment = Experiment(
             "features": (3,),
             "variant": ("MHE(10)", "bounded MHE(10)", "position 0.1"),
         },
-        {"classes": (100,), "features": (8, 32), "variant": ("MHE(10)", "position 0.1")},
-        {"classes": (100,), "features": (32,), "variant": ("class_energy(1)",)},
+        {
+            "head": ("plain",),
+            "classes": (100,),
+            "features": (8,),
+            "variant": ("MHE(10)", "position 0.1"),
+        },
+        {
+            "head": ("normalized",),
+            "classes": (100,),
+            "features": (32,),
+            "variant": ("position 0.1",),
+        },
         {
             "head": ("normalized",),
             "classes": (1000,),
-            "features": (3, 8, 32),
-            "variant": ("MHE(1)", "position 0.1", "position 0.01"),
+            "features": (8, 32),
+            "variant": ("position 0.1", "position 0.01"),
         },
     ),
     page_metrics=("accuracy %", "smallest angle of classes °"),
