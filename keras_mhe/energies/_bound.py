@@ -1,6 +1,5 @@
 """A bound on the gradients of neurons, which keeps training steps short."""
 
-import functools
 import math
 
 import numpy as np
@@ -16,7 +15,6 @@ from keras_mhe.energies._quadrature import pair_distribution
 _STIFFNESS, _LARGEST_FORCE, _SMALLEST_NORM = 25.0, 1.0, 0.5
 
 
-@functools.lru_cache(maxsize=1024)
 def attainable_angle(n: int, d: int, half_space: bool) -> float:
     """An upper bound of the smallest angle of n neurons, in radians."""
     if n == 1:

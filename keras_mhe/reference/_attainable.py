@@ -1,11 +1,10 @@
 """The energy that neurons can reach."""
 
 import functools
-from typing import Any
 
 from keras_mhe.energies._potential import PotentialSpec
 from keras_mhe.energies._quadrature import pair_distribution
-from keras_mhe.reference._energies import check_counts, uniform_energy
+from keras_mhe.reference._energies import check_counts, span_above
 
 
 def attainable_energy(
@@ -64,14 +63,14 @@ def attainable_energy(
 def position_unit(n: int, d: int, spec: PotentialSpec) -> tuple[float, float]:
     """The attainable energy and the distance of the energy of random neurons from it.
 
-    The distance is zero if all sets of neurons have the same energy.
+    The distance is zero if the energy has no gradient.
     """
-    options: Any = {
-        "distance": spec.distance,
-        "half_space": spec.half_space,
-        "softening": spec.softening,
-    }
-    best = attainable_energy(n, d, spec.s, **options)
-    span = uniform_energy(n, d, spec.s, **options) - best
-    # The direction of neurons with one coordinate has no gradient.
-    return best, span if d > 1 and span > 1e-12 * abs(best) else 0.0
+    best = attainable_energy(
+        n,
+        d,
+        spec.s,
+        distance=spec.distance,
+        half_space=spec.half_space,
+        softening=spec.softening,
+    )
+    return best, span_above(best, n, d, spec) if d > 1 else 0.0

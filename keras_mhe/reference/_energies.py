@@ -4,7 +4,6 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -194,6 +193,20 @@ def lower_bound(
     return _bound(n, d, PotentialSpec(s, distance, half_space, softening).potential(n, d))
 
 
+def span_above(least: float, n: int, d: int, spec: PotentialSpec) -> float:
+    """How far `uniform_energy` is above the least energy; 0 if all sets have the same energy."""
+    random = uniform_energy(
+        n,
+        d,
+        spec.s,
+        distance=spec.distance,
+        half_space=spec.half_space,
+        softening=spec.softening,
+    )
+    # For a single neuron, or neurons of one coordinate, only rounding makes the span positive.
+    return random - least if random - least > 1e-12 * abs(least) else 0.0
+
+
 def position(
     energy: float,
     n: int,
@@ -232,10 +245,8 @@ def position(
         >>> position(0.375, 4, 3)
         0.0
     """
-    options: Any = {"distance": distance, "half_space": half_space, "softening": softening}
-    bound = lower_bound(n, d, s, **options)
+    bound = lower_bound(n, d, s, distance=distance, half_space=half_space, softening=softening)
     if bound is None:
         return None
-    span = uniform_energy(n, d, s, **options) - bound
-    # For a single neuron, or neurons of one coordinate, only rounding makes the span positive.
-    return (float(energy) - bound) / span if span > 1e-12 * abs(bound) else None
+    span = span_above(bound, n, d, PotentialSpec(s, distance, half_space, softening))
+    return (float(energy) - bound) / span if span else None

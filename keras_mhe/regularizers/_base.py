@@ -151,8 +151,8 @@ class HypersphericalRegularizer(Addable):
         """The number of neurons that have a gradient, of n in a group."""
         return n
 
-    def offset_and_unit(self, n: int, dimension: int) -> tuple[float, float]:
-        """The energy at which the loss is zero, and the reciprocal of the unit of energy."""
+    def offset_and_weight(self, n: int, dimension: int) -> tuple[float, float]:
+        """The energy at which the loss is zero, and the weight of the energy beside the factor."""
         return 0.0, 1.0
 
     def energy(self, matrix: Tensor, state: State) -> Tensor:
@@ -162,13 +162,13 @@ class HypersphericalRegularizer(Addable):
     def weighted_energy(self, matrix: Tensor, state: State, factor: Any) -> Tensor:
         """The loss of a matrix for a factor, a number or a scalar tensor."""
         *groups, dimension, n = matrix.shape
-        offset, unit = self.offset_and_unit(n, dimension)
+        offset, weight = self.offset_and_weight(n, dimension)
         force = None
         if self.bounded:
             moving = math.prod(groups) * self.moving(n)
             force = largest_force(n, dimension, self.half_space, moving)
         program = self.program(matrix, state)
-        return as_loss(program.loss(matrix, factor * unit, force, offset))
+        return as_loss(program.loss(matrix, factor * weight, force, offset))
 
     def loss(self, kernel: Tensor) -> Tensor:
         """The weighted energy of a kernel."""
@@ -235,7 +235,7 @@ class PotentialRegularizer(HypersphericalRegularizer):
         """The number of neurons that have a gradient, of n in a group."""
         return n
 
-    def offset_and_unit(self, n: int, dimension: int) -> tuple[float, float]:
+    def offset_and_weight(self, n: int, dimension: int) -> tuple[float, float]:
         if self.scale == "energy":
             return 0.0, 1.0
         units = [

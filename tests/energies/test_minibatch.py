@@ -179,6 +179,13 @@ class TestClassEnergy:
         assert value == pytest.approx(expected_value, rel=1e-6)
         np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-7)
 
+    def test_the_factor_multiplies_the_energy(self):
+        kernel, labels = normals(6, 9), np.array([0, 3, 3])
+        one, three = (
+            class_value_and_gradient(kernel, labels, factor=factor)[0] for factor in (1.0, 3.0)
+        )
+        assert three == pytest.approx(3 * one, rel=1e-6)
+
     def test_panels_of_classes_do_not_change_the_result(self, monkeypatch, float64):
         kernel = normals(4, 300, dtype="float64")
         labels = np.array([299, 0, 64, 64, 150])

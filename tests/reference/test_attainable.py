@@ -7,7 +7,6 @@ import oracle
 import pytest
 from helpers import normals
 
-from keras_mhe import reference
 from keras_mhe.energies._potential import PotentialSpec
 from keras_mhe.energies._quadrature import pair_distribution
 from keras_mhe.reference import attainable_energy, lower_bound, uniform_energy
@@ -125,7 +124,3 @@ def test_neurons_of_one_coordinate_share_two_directions():
     # Of three neurons, two are equal: 4 of 6 ordered pairs are opposite.
     expected = oracle.energy(np.array([[1.0, 1.0, -1.0]]), epsilon=0.1)
     assert attainable_energy(3, 1) == pytest.approx(expected, rel=1e-6)
-
-
-def test_package_lists_its_functions():
-    assert set(reference.__all__) <= set(dir(reference))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import energy_value, normals
 
-from keras_mhe import MHE, CoMHE, GroupProjection, HalfSpaceMHE, RandomProjection, class_energy
+from keras_mhe import MHE, CoMHE, GroupProjection, HalfSpaceMHE, RandomProjection
 from keras_mhe.reference import attainable_energy, uniform_energy
 
 SIZES = [(10, 2), (10, 3), (10, 64), (32, 288), (100, 3), (64, 1024)]
@@ -87,12 +87,3 @@ def test_neurons_of_one_coordinate_lose_nothing():
 def test_unknown_scales_raise_an_error():
     with pytest.raises(ValueError, match="scale='rank'"):
         MHE(scale="rank")
-
-
-def test_class_energy_multiplies_by_its_factor():
-    kernel, labels = normals(6, 9), np.array([0, 3, 3])
-    one, three = (
-        float(keras.ops.convert_to_numpy(class_energy(kernel, labels, factor=factor)))
-        for factor in (1.0, 3.0)
-    )
-    assert three == pytest.approx(3 * one, rel=1e-6)
