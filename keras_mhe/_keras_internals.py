@@ -12,7 +12,15 @@ from typing import Any
 
 import keras
 
-_LORA_PREFIX = "lora_"
+# The classes of layers with `enable_lora`.
+_WITH_LORA = (
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+    keras.layers.Embedding,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+)
 _LAYER_MODULE, _LOSS_METHOD = "keras.src.layers.layer", "_get_regularization_losses"
 
 
@@ -87,40 +95,45 @@ def attention_regularizer_attribute(layer: keras.layers.Layer) -> str:
     raise _changed(f"`{type(layer).__name__}._kernel_regularizer`")
 
 
-def low_rank_factors(layer: keras.layers.Layer, name: str) -> list[keras.Variable]:
+def low_rank_factors(layer: keras.layers.Layer) -> list[keras.Variable]:
     """The factors A and B of a layer's kernel or embeddings; [] without LoRA.
 
     Relies on attributes such as `Dense.lora_kernel_a` and `Dense.lora_kernel_b`.
     """
-    if not getattr(layer, "lora_enabled", False):
+    if not isinstance(layer, _WITH_LORA) or not layer.lora_enabled:
         return []
-    return [_private(layer, f"{_LORA_PREFIX}{name}_{factor}") for factor in "ab"]
+    name = "embeddings" if isinstance(layer, keras.layers.Embedding) else "kernel"
+    return [_private(layer, f"lora_{name}_{factor}") for factor in "ab"]
 
 
-def is_low_rank_factor(value: Any) -> bool:
-    """Whether the argument of a regularizer is a factor of LoRA instead of a kernel.
+def is_low_rank_factor() -> bool:
+    """Whether Keras now calls a regularizer with a factor of LoRA instead of a kernel.
 
     `layer.enable_lora()` assigns the regularizer of the kernel to both factors. B starts at zero,
     where directions are undefined and the first force would be unlimited.
 
-    In a training step on JAX, Keras passes the value of the variable, not the variable itself.
-    Therefore this relies on the local name `variable` in `Layer._get_regularization_losses`, the
-    method of Keras that calls regularizers, and on the names of the factors.
+    A regularizer receives a tensor, which does not tell its layer. Therefore this relies on the
+    local names `self` and `variable` in `Layer._get_regularization_losses`, the method of Keras
+    that calls regularizers. The variable is a factor if a layer in `self` has it as one.
     """
-    if not isinstance(value, keras.Variable):
-        frame = sys._getframe(1)
-        while frame.f_back and frame.f_globals.get("__name__", "").startswith("keras_mhe."):
-            frame = frame.f_back
-        if not hasattr(keras.layers.Layer, _LOSS_METHOD):
-            raise _changed(f"`Layer.{_LOSS_METHOD}`")
-        caller = (frame.f_globals.get("__name__"), frame.f_code.co_name)
-        # A user, or another method of Keras: `Layer.__call__` calls activity regularizers.
-        if caller != (_LAYER_MODULE, _LOSS_METHOD):
-            return False
-        if "variable" not in frame.f_locals:
-            raise _changed(f"the name `variable` in `Layer.{_LOSS_METHOD}`")
-        value = frame.f_locals["variable"]
-    return isinstance(value, keras.Variable) and value.name.startswith(_LORA_PREFIX)
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("keras_mhe."):
+        frame = frame.f_back
+    if not hasattr(keras.layers.Layer, _LOSS_METHOD):
+        raise _changed(f"`Layer.{_LOSS_METHOD}`")
+    caller = (frame.f_globals.get("__name__"), frame.f_code.co_name)
+    # A user, or another method of Keras: `Layer.__call__` calls activity regularizers.
+    if caller != (_LAYER_MODULE, _LOSS_METHOD):
+        return False
+    for name in ("self", "variable"):
+        if name not in frame.f_locals:
+            raise _changed(f"the name `{name}` in `Layer.{_LOSS_METHOD}`")
+    owner, variable = frame.f_locals["self"], frame.f_locals["variable"]
+    return any(
+        factor is variable
+        for layer in (owner, *nested_layers(owner))
+        for factor in low_rank_factors(layer)
+    )
 
 
 @contextlib.contextmanager

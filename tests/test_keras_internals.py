@@ -23,24 +23,83 @@ def with_lora(layer, shape):
     return layer
 
 
+def losses(layer):
+    return [float(loss) for loss in layer.losses]
+
+
 @pytest.mark.parametrize(
-    ("layer", "shape", "name"),
+    ("layer", "shape"),
     [
-        (layers.Dense(6), (None, 8), "kernel"),
-        (layers.Conv2D(6, 3), (None, 9, 9, 2), "kernel"),
-        (layers.EinsumDense("ab,bcd->acd", (2, 3)), (None, 8), "kernel"),
-        (layers.Embedding(9, 4), (None, 5), "embeddings"),
+        (layers.Dense(6), (None, 8)),
+        (layers.Conv2D(6, 3), (None, 9, 9, 2)),
+        (layers.EinsumDense("ab,bcd->acd", (2, 3)), (None, 8)),
+        (layers.Embedding(9, 4), (None, 5)),
     ],
     ids=lambda x: type(x).__name__,
 )
-def test_every_layer_with_lora_has_two_low_rank_factors(layer, shape, name):
+def test_factors_of_every_layer_with_lora_have_no_energy(layer, shape):
+    argument = "embeddings" if isinstance(layer, layers.Embedding) else "kernel"
+    setattr(layer, f"{argument}_regularizer", MHE(1.0))
     layer.build(shape)
-    assert low_rank_factors(layer, name) == []
+    assert low_rank_factors(layer) == []
+    assert losses(layer)[0] > 0
     layer.enable_lora(2)
-    factors = low_rank_factors(layer, name)
-    assert [factor.name for factor in factors] == [f"lora_{name}_a", f"lora_{name}_b"]
-    assert all(map(is_low_rank_factor, factors))
-    assert not is_low_rank_factor(getattr(layer, f"_{name}"))
+    factors = low_rank_factors(layer)
+    assert [factor.name for factor in factors] == [f"lora_{argument}_a", f"lora_{argument}_b"]
+    assert all(factor.regularizer is not None for factor in factors)
+    assert losses(layer) == [0.0, 0.0]
+
+
+class TestIdentity:
+    """A factor is a weight that a layer with LoRA has as its factor; names do not matter."""
+
+    def test_weights_of_other_layers_with_such_names_have_an_energy(self):
+        class Adapter(layers.Layer):
+            def build(self, shape):
+                self.a, self.b = (
+                    self.add_weight(shape=(8, 3), name=f"lora_kernel_{name}", regularizer=MHE(1.0))
+                    for name in "ab"
+                )
+
+            def call(self, inputs):
+                return inputs @ (self.a + self.b)
+
+        model = keras.Sequential([keras.Input((8,)), Adapter(), layers.Dense(4)])
+        expected = [float(hyperspherical_energy(weight)) for weight in model.layers[0].weights]
+        assert losses(model) == pytest.approx(expected, rel=1e-6)
+        # On JAX, a compiled step passes values in place of variables.
+        model.compile(keras.optimizers.SGD(0.0), "mse")
+        history = model.fit(np.zeros((2, 8)), np.zeros((2, 4)), verbose=0)
+        assert history.history["loss"] == pytest.approx([sum(expected)], rel=1e-5)
+
+    def test_other_layers_may_have_an_attribute_of_the_same_name(self):
+        class Own(layers.Dense):
+            lora_enabled = property(lambda self: False, lambda self, value: None)
+
+        class Adapted(layers.Layer):
+            lora_enabled = True
+
+            def build(self, shape):
+                self.kernel = self.add_weight(shape=(8, 3), name="kernel", regularizer=MHE(1.0))
+
+        for layer in (Own(3, kernel_regularizer=MHE(1.0)), Adapted()):
+            layer.build((None, 8))
+            expected = float(hyperspherical_energy(layer.kernel))
+            assert losses(layer) == pytest.approx([expected], rel=1e-6)
+
+    def test_factor_that_a_user_passes_is_a_kernel_like_any_other(self):
+        """No call of Keras is involved, also if a local variable has the name of one in Keras."""
+        layer = with_lora(layers.Dense(6), (None, 8))
+        variable = layer.lora_kernel_a
+        assert float(MHE(1.0)(variable)) == pytest.approx(float(hyperspherical_energy(variable)))
+
+    def test_factors_of_a_layer_inside_a_model_have_no_energy(self):
+        """Keras then calls the regularizer for the model, not for the layer."""
+        inner = keras.Sequential([keras.Input((8,)), layers.Dense(6, kernel_regularizer=MHE())])
+        model = keras.Sequential([keras.Input((8,)), inner])
+        assert losses(model)[0] > 0
+        inner.layers[0].enable_lora(2)
+        assert losses(model) == [0.0, 0.0]
 
 
 def test_only_other_regularizers_of_a_sum_apply_to_low_rank_factors():
@@ -69,12 +128,6 @@ def test_compiled_training_of_low_rank_factors_is_not_regularized():
         np.testing.assert_array_equal(got, expected)
 
 
-def test_array_is_no_low_rank_factor():
-    kernel = normals(8, 6)
-    assert not is_low_rank_factor(kernel)
-    assert float(MHE(1.0)(kernel)) > 0
-
-
 def enter_context(context):
     with context:
         pass
@@ -100,13 +153,19 @@ class TestMissingParts:
             (lambda x: internals.source_of(SimpleNamespace(_keras_history=(x, 0, 0))), "_inbound"),
             (lambda x: enter_context(internals.no_new_nodes(x)), "_flatten_layers"),
             (lambda x: internals.attention_regularizer_attribute(x), "_kernel_regularizer"),
-            (lambda x: internals.low_rank_factors(x, "kernel"), "lora_kernel_a"),
             (lambda x: enter_context(internals.not_compiled(x)), "compiled"),
         ],
     )
     def test_error_names_a_missing_attribute(self, call, name):
         with pytest.raises(RuntimeError, match=rf"relies on `SimpleNamespace\.{name}"):
-            call(SimpleNamespace(lora_enabled=True))
+            call(SimpleNamespace())
+
+    @pytest.mark.once
+    def test_error_names_a_missing_factor(self):
+        layer = layers.Dense(3)
+        layer.lora_enabled = True
+        with pytest.raises(RuntimeError, match=r"relies on `Dense\.lora_kernel_a`"):
+            low_rank_factors(layer)
 
     @pytest.mark.once
     def test_error_names_a_missing_compiled_step(self, monkeypatch):
@@ -125,17 +184,18 @@ class TestMissingParts:
     def test_error_names_a_missing_method_of_losses(self, monkeypatch):
         monkeypatch.setattr(internals, "_LOSS_METHOD", "_losses_of_another_version")
         with pytest.raises(RuntimeError, match=r"relies on `Layer\._losses_of_another_version`"):
-            is_low_rank_factor(normals(3, 2))
+            is_low_rank_factor()
 
     @pytest.mark.once
-    def test_error_names_a_missing_local_name(self):
+    @pytest.mark.parametrize(("name", "other"), [("variable", "self"), ("self", "variable")])
+    def test_error_names_a_missing_local_name(self, name, other):
         """Calls the function from a frame with the names of the Keras module and method."""
         module, method = sys.modules[internals._LAYER_MODULE], internals._LOSS_METHOD
         assert hasattr(module.Layer, method)
         names = {"__name__": module.__name__, "call": is_low_rank_factor}
-        exec(f"def {method}(value): return call(value)", names)
-        with pytest.raises(RuntimeError, match="relies on the name `variable`"):
-            names[method](normals(3, 2))
+        exec(f"def {method}({other}): return call()", names)
+        with pytest.raises(RuntimeError, match=f"relies on the name `{name}`"):
+            names[method](None)
 
     def test_installed_keras_has_all_parts(self):
         inputs = keras.Input((5, 8))

@@ -46,9 +46,34 @@ class Kernel(NamedTuple):
         return None if self.variable is None else tuple(self.variable.shape)
 
     @property
+    def attribute(self) -> str:
+        """The attribute of `layer` with the weight. With LoRA, it is the effective kernel."""
+        return self.name.rpartition("/")[2]
+
+    @property
     def factors(self) -> list[keras.Variable]:
         """The factors by which LoRA changes the weight; [] without LoRA."""
-        return low_rank_factors(self.layer, self.name)
+        return low_rank_factors(self.layer)
+
+    @property
+    def quantization(self) -> str | None:
+        """How the weight is quantized, or None. In float8, the weight itself is not quantized."""
+        mode: str | None = getattr(self.layer, "quantization_mode", None)
+        return None if mode == "float8" else mode
+
+    @property
+    def trained_weights(self) -> list[keras.Variable]:
+        """The weights that training changes: the kernel itself, or the factors of LoRA.
+
+        They are looked up at each call, because LoRA and quantization replace weights. A quantized
+        kernel has none, also with LoRA: its effective kernel is not known.
+        """
+        if self.quantization is not None:
+            return []
+        if self.factors:
+            return self.factors
+        weight = _weight(self.layer, self.attribute)
+        return [weight] if is_plain(weight) else []
 
 
 def _einsum_axes(equation: str, shape: Shape | None) -> tuple[tuple[int, ...], int | None]:
@@ -152,6 +177,38 @@ def layers_within(layer: Any) -> list[Any]:
     return [layer, *(inner for part in parts for inner in layers_within(part))]
 
 
+def _no_kernel(layer: keras.layers.Layer) -> ValueError:
+    inside = [part for part in nested_layers(layer) if parts_of(part) or own_kernels(part)]
+    if isinstance(layer, keras.Model):
+        reason = "Models are not wrapped. To regularize all their kernels, call"
+    elif inside:
+        reason = "Its kernels are in layers inside it. Wrap those, or regularize the whole model:"
+    else:
+        return ValueError(
+            "The layer has neither a kernel nor embeddings. If it creates them when it is called, "
+            f"call it first. Received: layer={layer}"
+        )
+    return ValueError(
+        f"The layer has neither a kernel nor embeddings. {reason} `keras_mhe.regularize(model)`. "
+        f"Received: layer={layer}"
+    )
+
+
+def kernels_of(layer: keras.layers.Layer) -> list[Kernel]:
+    """As `layer_kernels`, but accepts quantized layers and layers with LoRA."""
+    parts = parts_of(layer)
+    if parts is not None:
+        return [
+            kernel._replace(name=f"{name}/{kernel.name}" if name else kernel.name)
+            for name, part in parts.items()
+            for kernel in kernels_of(part)
+        ]
+    kernels = own_kernels(layer)
+    if not kernels or any(kernel.variable is None for kernel in kernels):
+        raise _no_kernel(layer)
+    return kernels
+
+
 def layer_kernels(layer: keras.layers.Layer) -> list[Kernel]:
     """The kernels of a built layer, and the axes of their neurons.
 
@@ -187,23 +244,11 @@ axis, one group for each gate |
         >>> [(kernel.shape, kernel.neuron_axis) for kernel in layer_kernels(layer)]
         [((3, 3, 8, 4), (-2,))]
     """
-    parts = parts_of(layer)
-    if parts is not None:
-        return [
-            kernel._replace(name=f"{name}/{kernel.name}" if name else kernel.name)
-            for name, part in parts.items()
-            for kernel in layer_kernels(part)
-        ]
-    kernels = own_kernels(layer)
-    if not kernels or any(kernel.variable is None for kernel in kernels):
-        raise ValueError(
-            "The layer has neither a kernel nor embeddings. If it creates them when it is called, "
-            f"call it first. Received: layer={layer}"
-        )
+    kernels = kernels_of(layer)
     for kernel in kernels:
         if not is_plain(kernel.variable):
             raise ValueError(
-                f"The {kernel.name} of the layer is not one floating-point variable: energies do "
-                f"not apply to quantized layers or layers with LoRA. Received: layer={layer}"
+                f"The {kernel.name} of the layer is not one floating-point variable: the layer is "
+                f"quantized or has LoRA. Received: layer={layer}"
             )
     return kernels

@@ -15,12 +15,12 @@ def skip_reason(kernel: Kernel, *, requested: bool) -> str | None:
         requested: whether the caller selected layers by `where`. Depthwise kernels are skipped
             unless they were selected.
     """
-    layer, variable = kernel.layer, kernel.variable
-    if getattr(layer, "quantization_mode", None) is not None:
-        return f"quantized, {layer.quantization_mode}"
+    variable = kernel.variable
+    if kernel.quantization is not None:
+        return f"quantized, {kernel.quantization}"
     if variable is not None and not is_plain(variable) and not kernel.factors:
         return "not one floating-point variable"
-    if isinstance(layer, DEPTHWISE) and not requested:
+    if isinstance(kernel.layer, DEPTHWISE) and not requested:
         return f"{_SEPARATE_CHANNELS}; `where` can include it"
     if kernel.groups is None:
         return "its groups are unknown before it is built"

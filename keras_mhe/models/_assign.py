@@ -10,7 +10,7 @@ from keras_mhe._keras_internals import attention_regularizer_attribute
 from keras_mhe._typing import Tensor
 from keras_mhe.kernels._layer import ATTENTION, Kernel, is_plain
 from keras_mhe.kernels._model import ModelKernel
-from keras_mhe.layers import own_regularizer
+from keras_mhe.layers._kernel_regularizer import own_regularizer
 from keras_mhe.regularizers._attention import AttentionEnergy
 from keras_mhe.regularizers._base import (
     HypersphericalRegularizer,
@@ -45,7 +45,7 @@ class _EffectiveKernelRegularizer(keras.Regularizer):
     """
 
     def __init__(self, kernel: Kernel, regularizer: Any) -> None:
-        self.layer, self.name, self.regularizer = kernel.layer, kernel.name, regularizer
+        self.layer, self.name, self.regularizer = kernel.layer, kernel.attribute, regularizer
 
     def __call__(self, factor: Tensor) -> Tensor:
         effective = getattr(self.layer, self.name)
@@ -55,14 +55,21 @@ class _EffectiveKernelRegularizer(keras.Regularizer):
         )
 
 
+def _holder(kernel: Kernel) -> Any:
+    """The weight with the energy of a kernel: the factor A of LoRA, or the kernel itself."""
+    if kernel.factors:
+        return kernel.factors[0]
+    return kernel.variable if is_plain(kernel.variable) else None
+
+
 def regularizer_of(kernel: Kernel) -> Any:
     """The regularizer of a kernel, without those of wrappers."""
-    if kernel.factors:
-        first = kernel.factors[0].regularizer
-        return first.regularizer if isinstance(first, _EffectiveKernelRegularizer) else first
-    if is_plain(kernel.variable):
-        own = own_regularizer(kernel.variable.regularizer)
-        if own is not None:
+    holder = _holder(kernel)
+    if holder is not None:
+        own = own_regularizer(holder.regularizer)
+        if isinstance(own, _EffectiveKernelRegularizer):
+            return own.regularizer
+        if own is not None or kernel.factors:
             return own
     # The layer is not built yet, or got its regularizer after it was built.
     return getattr(kernel.layer, kernel.argument, None)
@@ -70,8 +77,8 @@ def regularizer_of(kernel: Kernel) -> Any:
 
 def is_wrapped(kernel: Kernel) -> bool:
     """Whether a wrapper regularizes the kernel; it may belong to another model."""
-    weight = kernel.variable
-    return is_plain(weight) and own_regularizer(weight.regularizer) is not weight.regularizer
+    holder = _holder(kernel)
+    return holder is not None and own_regularizer(holder.regularizer) is not holder.regularizer
 
 
 @contextlib.contextmanager

@@ -105,7 +105,8 @@ def plan_kernel(
         return Plan(found, role, reason)
 
     if any(isinstance(owner, HypersphericalRegularization) for owner in found.owners):
-        return skip(WRAPPED)
+        mode = found.kernel.quantization
+        return skip(WRAPPED if mode is None else f"quantized, {mode}: its wrapper has no effect")
     if regularizer is None:
         return skip(f"no regularizer for {role} layers")
     reason = skip_reason(found.kernel, requested=requested)
@@ -124,8 +125,6 @@ def plan_kernel(
                 return skip(str(error))
             energies.append(term)
             wrap = term.stateful
-            if wrap and found.kernel.factors:
-                return skip("LoRA does not work with a regularizer that learns")
             if wrap and id(found.owners[0]) not in replaceable:
                 return skip(
                     f"{term.example} learns: wrap the layer where it is created, "

@@ -105,12 +105,12 @@ def _attach_wrappers(kernels: list[ModelKernel]) -> None:
 def _expected_in_config(plan: Plan) -> SavedRegularizer:
     """The place in the config of the model where the regularizer of a kernel should be."""
     found = plan.found
+    if plan.new and plan.wrap:
+        # The wrapper has the name of the layer.
+        return SavedRegularizer(found.owners[:1], "regularizer", sum_of_terms(plan.new))
     if not plan.new or found.kernel.factors:
         # With LoRA the config contains it, but Keras assigns it to both factors after loading.
         return SavedRegularizer([], "", None)
-    if plan.wrap:
-        # The wrapper has the name of the layer.
-        return SavedRegularizer(found.owners[:1], "regularizer", sum_of_terms(plan.new))
     return SavedRegularizer(found.owners, found.kernel.argument, regularizer_of(found.kernel))
 
 

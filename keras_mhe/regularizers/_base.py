@@ -184,7 +184,7 @@ class HypersphericalRegularizer(Addable):
 
     @outside_torch_graphs
     def __call__(self, kernel: Tensor) -> Tensor:
-        return as_loss(0.0) if is_low_rank_factor(kernel) else self.loss(kernel)
+        return as_loss(0.0) if is_low_rank_factor() else self.loss(kernel)
 
 
 class PotentialRegularizer(HypersphericalRegularizer):

@@ -459,6 +459,24 @@ class TestSaving:
         tf.train.Checkpoint(model=twin).restore(path).assert_existing_objects_matched()
         assert losses(twin) == losses(model)
 
+    def test_weights_of_the_layer_come_first(self):
+        """As in the wrappers of Keras: `get_weights()[0]` is the kernel."""
+        wrapper = build_wrapper(layers.Dense(6), angle_comhe(), (None, 5))
+        names = ["kernel", "bias", "factor", "projection_of_kernel", "seen_of_kernel"]
+        assert [weight.name for weight in wrapper.weights] == names
+        assert [variable.name for variable in wrapper.variables] == names
+        kernel, bias, *_ = wrapper.get_weights()
+        np.testing.assert_array_equal(kernel, wrapper.layer.kernel)
+        np.testing.assert_array_equal(bias, wrapper.layer.bias)
+        assert [weight.name for weight in wrapper.non_trainable_weights] == names[2:]
+        wrapper.trainable = False
+        # The order in HDF5 files of the format of Keras 2.
+        assert [weight.name for weight in wrapper.non_trainable_weights] == names[2:] + names[:2]
+        outer = build_wrapper(
+            HypersphericalRegularization(layers.Dense(6), MHE()), MHE(), (None, 5)
+        )
+        assert [weight.name for weight in outer.weights] == ["kernel", "bias", "factor", "factor"]
+
     def test_config_restores_the_wrapper(self):
         wrapper = HypersphericalRegularization(
             layers.Dense(6), angle_comhe() + keras.regularizers.L2()
@@ -484,6 +502,31 @@ class TestInvalidArguments:
     def test_layers_without_neurons_raise_a_clear_error_when_built(self):
         with pytest.raises(ValueError, match="neither a kernel nor embeddings"):
             build_wrapper(layers.Dropout(0.5), MHE(), (None, 5))
+
+    @pytest.mark.parametrize(
+        "layer",
+        [
+            keras.Sequential([keras.Input((5,)), layers.Dense(6)]),
+            keras.Sequential([layers.Dense(6)]),
+            layers.TimeDistributed(keras.Sequential([layers.Dense(6)])),
+        ],
+        ids=["built", "not built", "inside a wrapper"],
+    )
+    def test_models_raise_an_error_that_points_to_regularize(self, layer):
+        with pytest.raises(ValueError, match=r"Models are not wrapped.*`keras_mhe\.regularize"):
+            build_wrapper(layer, MHE(), (None, 4, 5))
+
+    def test_layers_made_of_layers_raise_an_error_that_points_to_regularize(self):
+        class Block(layers.Layer):
+            def __init__(self, **options):
+                super().__init__(**options)
+                self.dense = layers.Dense(6)
+
+            def build(self, shape):
+                self.dense.build(shape)
+
+        with pytest.raises(ValueError, match=r"Wrap those, or .*`keras_mhe\.regularize"):
+            build_wrapper(Block(), MHE(), (None, 5))
 
     def test_more_groups_than_coordinates_raise_a_clear_error_when_built(self):
         with pytest.raises(ValueError, match=r"kernel of <Dense.*count=4, neurons of 3 coord"):

@@ -4,118 +4,11 @@ import inspect
 from typing import Any
 
 import keras
-from keras import ops
 
-from keras_mhe._backend import outside_torch_graphs, update_if
-from keras_mhe._random import fingerprint
-from keras_mhe._typing import Shape, State, Tensor
-from keras_mhe.energies._neurons import neuron_matrix
-from keras_mhe.kernels._layer import Kernel, layer_kernels, layers_within
-from keras_mhe.regularizers._base import HypersphericalRegularizer, as_loss, terms_of
-
-# Sentinel: no fingerprint of a kernel equals it.
-_NO_KERNEL = keras.initializers.Constant(-1)
-
-
-def _split(regularizer: Any) -> tuple[HypersphericalRegularizer, list[Any]]:
-    """The one energy in a regularizer, and the other terms."""
-    terms = terms_of(regularizer)
-    energies = [term for term in terms if isinstance(term, HypersphericalRegularizer)]
-    if len(energies) != 1:
-        raise ValueError(
-            "Invalid value for argument `regularizer`. Expected one regularizer of keras_mhe, or "
-            "its sum with regularizers of Keras; to add a second one, wrap the layer twice. "
-            f"Received: regularizer={regularizer!r}"
-        )
-    return energies[0], [term for term in terms if term is not energies[0]]
-
-
-class _KernelRegularizer(keras.Regularizer):
-    """The regularizer of one kernel: that of the wrapper, with its factor and its state."""
-
-    def __init__(self, wrapper: "HypersphericalRegularization", kernel: Kernel) -> None:
-        self.energy, self.others = _split(wrapper.regularizer)
-        self.wrapper, self.variable = wrapper, kernel.variable
-        # The layer's own regularizer, without an earlier wrapper of the same layer.
-        self.own, inside = self.variable.regularizer, layers_within(wrapper.layer)
-        while isinstance(self.own, _KernelRegularizer) and self.own.wrapper not in inside:
-            self.own = self.own.own
-        if self.own is not None:
-            self.others = [self.own, *self.others]
-        self.neuron_axis: Any = self.energy.neuron_axis
-        self.groups = self.energy.groups
-        if self.neuron_axis is None:
-            self.neuron_axis = kernel.neuron_axis
-            self.groups = kernel.groups if self.groups is None else self.groups
-        matrix = self.neurons(self.variable)
-        if matrix.shape[-1] == 1 and len(matrix.shape) == 3:
-            raise ValueError(
-                f"Each group of the {kernel.name} has one neuron, so there is no pair of neurons. "
-                "To let the neurons of all groups compete, name their axes in the regularizer, "
-                f"`neuron_axis={self.neuron_axis}`, or do not wrap the layer. Received: "
-                f"layer={wrapper.layer}, kernel.shape={tuple(self.variable.shape)}, "
-                f"groups={self.groups}"
-            )
-        normal, suffix = keras.initializers.RandomNormal(stddev=1.0), kernel.name.replace("/", "_")
-        # The names do not begin with the name of the kernel: a pattern for the kernel in a user's
-        # layout map must not match them.
-        self.state = {
-            name: wrapper.add_state(f"{name}_of_{suffix}", normal, shape, matrix.dtype)
-            for name, shape in self._state_shapes(kernel.name, matrix.shape[-2]).items()
-        }
-        # The kernel from which the state learned last. Keras offers no counter of steps that would
-        # distinguish two calls in one step. It is a float because TensorFlow keeps int32 variables
-        # off GPUs, where XLA cannot use them. Saved files know it as `seen`.
-        self.last_fingerprint = None
-        if self.state:
-            self.last_fingerprint = wrapper.add_state(
-                f"seen_of_{suffix}", _NO_KERNEL, (), "float32"
-            )
-
-    def _state_shapes(self, name: str, dimension: int) -> dict[str, Shape]:
-        try:
-            return self.energy.state_shapes(dimension)
-        except ValueError as error:
-            layer = self.wrapper.layer
-            raise ValueError(f"The {name} of {layer} does not fit. {error}") from None
-
-    def neurons(self, kernel: Tensor) -> Tensor:
-        return neuron_matrix(kernel, self.neuron_axis, self.groups)
-
-    def values(self) -> State:
-        return {name: ops.convert_to_tensor(value) for name, value in self.state.items()}
-
-    @outside_torch_graphs
-    def update_state(self) -> None:
-        """Updates the state, once for each value of the kernel."""
-        if self.last_fingerprint is None or not self.variable.trainable:
-            return
-        matrix = self.neurons(ops.stop_gradient(ops.convert_to_tensor(self.variable)))
-        # A float32 holds integers of 24 bits exactly.
-        bits = ops.convert_to_tensor(2**24 - 1, "int32")
-        current = ops.cast(ops.bitwise_and(fingerprint(matrix), bits), "float32")
-        state = self.values()
-        new = update_if(
-            ops.not_equal(current, ops.convert_to_tensor(self.last_fingerprint)),
-            lambda: self.energy.update_state(matrix, state),
-            state,
-        )
-        for name, variable in self.state.items():
-            variable.assign(new[name])
-        self.last_fingerprint.assign(current)
-
-    @outside_torch_graphs
-    def __call__(self, kernel: Tensor) -> Tensor:
-        matrix = self.neurons(kernel)
-        loss = self.energy.weighted_energy(matrix, self.values(), self.wrapper.factor)
-        return sum((as_loss(other(kernel)) for other in self.others), loss)
-
-
-def own_regularizer(regularizer: Any) -> Any:
-    """The regularizer of a weight without those of wrappers around its layer."""
-    while isinstance(regularizer, _KernelRegularizer):
-        regularizer = regularizer.own
-    return regularizer
+from keras_mhe._backend import outside_torch_graphs
+from keras_mhe._typing import Shape, Tensor
+from keras_mhe.kernels._layer import kernels_of
+from keras_mhe.layers._kernel_regularizer import KernelRegularizer, split_energy
 
 
 @keras.saving.register_keras_serializable(package="keras_mhe")
@@ -138,6 +31,10 @@ class HypersphericalRegularization(keras.layers.Wrapper):
     you wrap a layer again, the new wrapper replaces the old one. A wrapper around a wrapper adds a
     second energy. The kernels keep the regularizer until the process ends, even if the layer is
     also used without the wrapper.
+
+    If the layer has LoRA, its effective kernel is regularized. If LoRA is enabled after the wrapper
+    was built, this begins with the next call. A quantized kernel has no energy; training then
+    warns once. Such models can be saved, loaded and cloned.
 
     Args:
         layer: a layer with a kernel or embeddings, built or not.
@@ -191,11 +88,11 @@ class HypersphericalRegularization(keras.layers.Wrapper):
         super().__init__(layer, autocast=False, **kwargs)
         self.supports_masking = layer.supports_masking
         self.regularizer = keras.regularizers.get(regularizer)
-        energy, _ = _split(self.regularizer)
+        energy, _ = split_energy(self.regularizer)
         initial = keras.initializers.Constant(energy.factor)
         wide = keras.backend.result_type("float32", keras.config.floatx())
         self.factor = self.add_state("factor", initial, (), wide)
-        self._kernel_regularizers: dict[str, _KernelRegularizer] = {}
+        self._kernel_regularizers: dict[str, KernelRegularizer] = {}
 
     def add_state(self, name: str, initializer: Any, shape: Shape, dtype: str) -> keras.Variable:
         """Adds a variable that no optimizer updates."""
@@ -213,6 +110,26 @@ class HypersphericalRegularization(keras.layers.Wrapper):
         setattr(self, f"_{name}", variable)
         return variable
 
+    def _sorted(self, variables: list[keras.Variable], own_first: bool) -> list[keras.Variable]:
+        inner = set(map(id, self.layer.variables))
+        return sorted(variables, key=lambda variable: (id(variable) in inner) == own_first)
+
+    @property
+    def weights(self) -> list[keras.Variable]:
+        """The weights of the layer, then the factor and the learned state."""
+        return self._sorted(super().weights, own_first=False)
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """As `weights`, with the variables of the layer that are no weights."""
+        return self._sorted(super().variables, own_first=False)
+
+    @property
+    def non_trainable_weights(self) -> list[keras.Variable]:
+        """The factor and the learned state, then the weights of the layer."""
+        # The order in HDF5 files of Keras 2's format, which older versions of this class wrote.
+        return self._sorted(super().non_trainable_weights, own_first=True)
+
     @property
     def state(self) -> dict[str, keras.Variable]:
         regularizers = self._kernel_regularizers
@@ -228,6 +145,7 @@ class HypersphericalRegularization(keras.layers.Wrapper):
             args = (kwargs.pop(first),) if first in kwargs else args
         if not self.layer.built and self._needs_shapes():
             self._build_by_arguments(args, kwargs)
+        self._follow_layer()
         return super().__call__(*args, **kwargs)
 
     def _needs_shapes(self) -> bool:
@@ -257,21 +175,26 @@ class HypersphericalRegularization(keras.layers.Wrapper):
         super().build(input_shape)
         if not self._kernel_regularizers:
             self._kernel_regularizers = {
-                kernel.name: _KernelRegularizer(self, kernel)
-                for kernel in layer_kernels(self.layer)
+                kernel.name: KernelRegularizer(self, kernel) for kernel in kernels_of(self.layer)
             }
             self.attach()
 
     def attach(self) -> None:
         """Makes this wrapper regularize its kernels, even if another one has replaced it."""
         for regularizer in self._kernel_regularizers.values():
-            regularizer.variable.regularizer = regularizer
+            regularizer.attach()
+
+    @outside_torch_graphs
+    def _follow_layer(self) -> None:
+        for regularizer in self._kernel_regularizers.values():
+            regularizer.follow_layer()
 
     def call(
         self, inputs: Tensor, *args: Any, training: bool | None = None, **kwargs: Any
     ) -> Tensor:
         if training:
             for regularizer in self._kernel_regularizers.values():
+                regularizer.warn_without_weights()
                 regularizer.update_state()
         return self.layer(inputs, *args, **kwargs)
 
