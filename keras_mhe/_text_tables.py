@@ -3,6 +3,8 @@
 import io
 from collections.abc import Sequence
 
+from keras_mhe._printable import printable
+
 
 def short_name(layer: str, kernel: str) -> str:
     """The name of a layer, with that of its weight unless it is `kernel` or `embeddings`."""
@@ -32,6 +34,8 @@ def format_table(
 ) -> str:
     """A title and a table, as wide as the terminal, or 80 columns without one.
 
+    Control and format characters in names are escaped.
+
     Args:
         title: a few sentences.
         columns: the cells of each column by its name. Columns with only empty cells are omitted.
@@ -55,13 +59,23 @@ def format_table(
             vertical="bottom",
         )
     for cells in zip(*columns.values(), strict=True):
-        table.add_row(*map(rich.text.Text, cells))
+        table.add_row(*(rich.text.Text(printable(cell)) for cell in cells))
     text = io.StringIO()
+    # Names such as `[red]` and `:x:` are neither markup nor emoji.
     console = rich.console.Console(
-        file=text, force_jupyter=False, force_terminal=False, color_system=None
+        file=text,
+        force_jupyter=False,
+        force_terminal=False,
+        color_system=None,
+        markup=False,
+        emoji=False,
     )
-    console.print(title, markup=False)
+    console.print(printable(title))
     console.print(table)
     for note in notes:
-        console.print(note, markup=False)
+        first, *others = rich.text.Text(printable(note)).wrap(console, console.width - 2)
+        console.print(first)
+        for line in others:
+            # So that no name, after many other words, looks like a note.
+            console.print(rich.text.Text("  ").append_text(line))
     return text.getvalue()

@@ -1,11 +1,16 @@
 """The options of the `keras-mhe` command."""
 
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+from keras_mhe._printable import printable
 
 if TYPE_CHECKING:
     from keras_mhe.analysis import Report
@@ -26,9 +31,26 @@ class _Distance(StrEnum):
     angular = "angular"
 
 
+def _say(sentence: str) -> None:
+    """Prints a sentence as an error. Names in it, of files too, can have control characters."""
+    typer.echo(printable(f"keras-mhe: {sentence}"), err=True)
+
+
 def _fail(sentence: str, status: int) -> NoReturn:
-    typer.echo(f"keras-mhe: {sentence}", err=True)
+    _say(sentence)
     raise typer.Exit(status)
+
+
+@contextmanager
+def _printable_warnings() -> Iterator[None]:
+    """Prints warnings in the block like errors: those of Keras name layers."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        _say(f"warning: {' '.join(str(message).split())}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def _check_paths(inputs: list[Path | None], outputs: list[Path | None]) -> None:
@@ -53,7 +75,7 @@ def _check_positions(report: "Report", limit: float) -> None:
     """Exits with status 1 if a kernel is above a position, all zero or not finite."""
     unknown = [row.name for row in report.rows if row.bound is None]
     if unknown:
-        typer.echo(f"keras-mhe: no position is known for {', '.join(unknown)}.", err=True)
+        _say(f"no position is known for {', '.join(unknown)}.")
     failed = [
         row.name
         for row in report.rows
@@ -130,15 +152,17 @@ def inspect(
     Exit status: 0 for success, 1 if --fail-above finds a kernel, 2 for bad files or arguments.
     """
     from keras_mhe.analysis import energy_report
-    from keras_mhe.cli._files import ModelFileError, model_from_file
+    from keras_mhe.cli._errors import ModelFileError
+    from keras_mhe.cli._files import model_from_file
 
     only_json = str(json) == "-"
     _check_paths([model, weights], [html, png, None if only_json else json])
     if fail_above is not None and math.isnan(fail_above):
         _fail("--fail-above needs a number.", 2)
     try:
-        loaded = model_from_file(model, weights)
-        report = energy_report(loaded, s, distance=distance.value, half_space=half_space)
+        with _printable_warnings():
+            loaded = model_from_file(model, weights)
+            report = energy_report(loaded, s, distance=distance.value, half_space=half_space)
     except (ModelFileError, ValueError) as error:
         _fail(str(error), 2)
     as_json = report.to_json()
@@ -148,7 +172,7 @@ def inspect(
     if html is not None:
         from keras_mhe.cli._page import render_html
 
-        _write(html, render_html(report, model.name).encode(errors="replace"))
+        _write(html, render_html(report, model.name).encode())
     if png is not None:
         from keras_mhe.cli._page import render_png
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from scipy import linalg
 from sklearn.datasets import load_digits
 
+from keras_mhe._printable import printable
 from keras_mhe.analysis import energy_report
 from keras_mhe.cli._paired import estimate
 from keras_mhe.plots import neurons_on_sphere
@@ -177,7 +178,8 @@ def run_demo(
     variants = {"baseline": None, f"MHE({factor:g}, s={s:g})": MHE(factor, s)}
     results: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
     first_pair: dict[str, keras.Sequential] = {}
-    console = Console()
+    # Parts of a path such as `[new]` and `:x:` are neither markup nor emoji.
+    console = Console(markup=False, emoji=False)
     console.print(
         f"Long-tailed digits: {COUNTS.sum()} training images, {COUNTS.max()} of the most common "
         f"class, {COUNTS.min()} of the rarest; features of {FEATURES} dimensions; "
@@ -198,4 +200,5 @@ def run_demo(
     console.print(tabulate(*results.values()))
     picture = output / "sphere.png"
     draw(long_tailed_digits(0), first_pair).savefig(picture, dpi=100)
-    console.print(f"Features and class vectors of the first seed: {picture}", soft_wrap=True)
+    place = printable(str(picture))
+    console.print(f"Features and class vectors of the first seed: {place}", soft_wrap=True)

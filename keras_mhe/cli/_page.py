@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+import warnings
 from importlib import resources
 from typing import Any
 
@@ -11,31 +12,51 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from keras_mhe import __version__
+from keras_mhe._printable import printable
 from keras_mhe.analysis import KernelReport, Report
 from keras_mhe.plots import heat_strip, nearest_angles
 from keras_mhe.plots._strip import colors_of_positions
 
 # The number of kernels with a histogram of angles.
 _HISTOGRAMS = 6
+# The width of a picture in inches. A file can have thousands of kernels, and 3,000 took 1.9 GB.
+_MOST_WIDTH = 100.0
 
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
+def _shown(value: Any) -> Any:
+    """A value in the page: control and format characters of texts are escaped."""
+    return printable(value) if isinstance(value, str) else value
+
+
+def _saved(figure: Figure, **options: Any) -> bytes:
+    """A figure as the content of a file."""
+    data = io.BytesIO()
+    # Without random ids, the same report always gives the same page.
+    with mpl.rc_context({"svg.hashsalt": "keras_mhe"}), warnings.catch_warnings():
+        # Names can have letters that no font of the system has. A picture shows boxes for them.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(data, **options)
+    return data.getvalue()
+
+
 def _data_url(figure: Figure) -> str:
     """A figure as a URL that contains its SVG."""
-    data = io.BytesIO()
-    # Without a date and random ids, the same report always gives the same page.
-    with mpl.rc_context({"svg.hashsalt": "keras_mhe"}):
-        figure.savefig(data, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(data.getvalue()).decode()
+    data = _saved(figure, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(data).decode()
 
 
 def kernels_to_draw(report: Report) -> list[KernelReport]:
     """The kernels with faults, and then those with the highest positions, if they have angles."""
     rows = [row for row in report.rows if row.nearest_angle_min is not None]
     return sorted(rows, key=lambda row: (not row.faults, -(row.position or 0.0)))[:_HISTOGRAMS]
+
+
+def _width(report: Report, least: float) -> float:
+    return min(_MOST_WIDTH, max(least, 0.2 * len(report.rows) + 1.5))
 
 
 def _histogram(row: KernelReport) -> str:
@@ -58,10 +79,12 @@ def render_html(report: Report, name: str) -> str:
         (_number(summary["smallest_angle"], 1) + "°", "smallest angle between two neurons"),
         (f"{summary['faulty_neurons']:.0f}", "neurons that are zero, duplicate or not finite"),
     ]
-    width = max(5.0, 0.2 * len(report.rows) + 1.5)
+    width = _width(report, 5.0)
     strip = Figure(figsize=(width, 2.8), layout="constrained")
     heat_strip(report, ax=strip.add_subplot())
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, finalize=_shown
+    )
     environment.filters["number"] = _number
     source = (resources.files("keras_mhe.cli") / "page.html").read_text(encoding="utf-8")
     content: dict[str, Any] = {
@@ -81,13 +104,10 @@ def render_png(report: Report) -> bytes:
     """A PNG of the strip and, below it, of the histograms."""
     rows = kernels_to_draw(report)
     lines = max(1, -(-len(rows) // 3))
-    size = (max(12.0, 0.2 * len(report.rows) + 1.5), 3.0 + 3.0 * lines)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=(_width(report, 12.0), 3.0 + 3.0 * lines), layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=[3.0, 3.0 * lines])
     top, below = parts
     heat_strip(report, ax=top.add_subplot())
     for i, row in enumerate(rows):
         nearest_angles(row, ax=below.add_subplot(lines, 3, i + 1))
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=120)
-    return data.getvalue()
+    return _saved(figure, format="png", dpi=120)

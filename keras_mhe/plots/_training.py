@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import matplotlib.ticker
 import numpy as np
 
+from keras_mhe._printable import printable
 from keras_mhe.analysis import EnergyMonitor
 
 if TYPE_CHECKING:
@@ -90,10 +91,13 @@ def energies_over_training(
     styles = itertools.cycle(["-", "--", "-.", ":"])
     depths = mpl.colormaps["viridis"](np.linspace(0, 0.95, len(lines)))
     colors = mpl.color_sequences["petroff10"] if named else depths
+    handles, names = ax.get_legend_handles_labels()
     for (name, line), color, style in zip(lines.items(), colors, styles, strict=False):
-        ax.plot(*line, style if named else "-", color=color, label=name)
+        handles += ax.plot(*line, style if named else "-", color=color, label=printable(name))
+        names.append(printable(name))
     if named:
-        for text in ax.legend(fontsize=8).get_texts():
+        # With explicit labels, since matplotlib omits those that begin with an underscore.
+        for text in ax.legend(handles, names, fontsize=8).get_texts():
             text.set_parse_math(False)
     else:
         mappable = mpl.cm.ScalarMappable(mpl.colors.Normalize(1, len(lines)), "viridis")

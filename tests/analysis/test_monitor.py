@@ -170,6 +170,23 @@ def test_event_files_hold_positions_energies_and_angles(tmp_path, every):
     assert angles.min == pytest.approx(monitor.history[-1]["rows"][0]["nearest_angle_min"])
 
 
+def test_kernels_have_different_tags_whatever_their_names(tmp_path):
+    names = ["a b", "a_b", "a\x1bb", "😀", "😁", "模型"]
+    hidden = [layers.Dense(4, name=name) for name in names]
+    model = keras.Sequential([keras.Input((6,)), *hidden, layers.Dense(3, name="head")])
+    monitor = EnergyMonitor(log_dir=tmp_path)
+    monitor.set_model(model)
+    monitor.on_train_begin()
+    monitor.on_epoch_begin(0)
+    monitor.on_train_end()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    tags = ["a_b", "a_b_2", "a_x1bb", "_", "__2", "模型", "head"]
+    for tag, row in zip(tags, monitor.report.rows, strict=True):
+        [event] = events.Scalars(f"energy/{tag}")
+        assert event.value == pytest.approx(row.energy)
+
+
 @pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="on PyTorch every step calls the model"
 )

@@ -3,15 +3,18 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
 import pytest
 from helpers import normals
 from keras import layers
+from model_files import with_parts
 from typer.testing import CliRunner
 
 from keras_mhe import __main__, energy_report
+from keras_mhe.cli import _files
 from keras_mhe.cli._app import app
 
 pytestmark = pytest.mark.once
@@ -19,7 +22,8 @@ pytestmark = pytest.mark.once
 
 @pytest.mark.slow
 def test_demo_trains_prints_a_table_and_saves_a_picture(tmp_path):
-    folder = tmp_path / "new" / "folder"
+    # Rich would read the name of the folder as markup.
+    folder = tmp_path / "new" / "[red]folder"
     options = ["--seeds", "1", "--epochs", "2", "--factor", "3", "--s", "0"]
     result = CliRunner().invoke(app, ["demo", *options, "--output", str(folder)])
     assert result.exit_code == 0, result.output
@@ -173,6 +177,53 @@ def test_unusable_paths_and_options_exit_with_a_one_line_error(saved_model, tmp_
     assert line.startswith("keras-mhe: ")
     # The model file is unchanged.
     assert inspect(saved_model[1]).exit_code == 0
+
+
+def with_name(path, name):
+    """A copy of a model file with another name of its first layer."""
+
+    def change(config):
+        config["config"]["layers"][1]["config"]["name"] = name
+
+    return with_parts(path, change)
+
+
+def test_names_of_layers_cannot_control_the_terminal(saved_model):
+    path = with_name(saved_model[1], "a\x1b[2J\n head    fs       10")
+    result = inspect(path, "--s", 0, "--distance", "angular", "--fail-above", 0)
+    assert result.exit_code == 1
+    assert r"a\x1b[2J\x0a" in result.stdout
+    assert r"not finite: a\x1b[2J\x0a head \x20\x20\x20fs " in result.stderr
+    assert "\x1b" not in result.output
+    starts = [line.split()[:2] for line in result.stdout.splitlines()]
+    assert starts.count(["head", "fs"]) == 1
+
+
+def test_names_in_errors_cannot_control_the_terminal(saved_model, tmp_path):
+    def change(config):
+        config["config"]["layers"][1]["class_name"] = "A\x1b[2J\nkeras-mhe: all is well."
+
+    missing = tmp_path / "a\x1b[2J\n\udcff.keras"
+    weights = with_name(saved_model[1], "\x1b[2J").rename(tmp_path / "\x1b.keras")
+    model = with_parts(saved_model[1], change)
+    for arguments in ([model], [missing], [weights, "--html", tmp_path / "\x1b" / "page.html"]):
+        result = inspect(*arguments)
+        assert result.exit_code == 2
+        [line] = result.stderr.strip().splitlines()
+        assert r"\x1b" in line
+        assert "\x1b" not in line
+
+
+def test_warnings_of_keras_cannot_control_the_terminal(saved_model, monkeypatch):
+    def load(*paths):
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("layer a\x1b[2J\nb is not built", stacklevel=1)
+        return saved_model[0]
+
+    monkeypatch.setattr(_files, "model_from_file", load)
+    result = inspect(saved_model[1])
+    assert result.stderr == r"keras-mhe: warning: layer a\x1b[2J b is not built" + "\n"
 
 
 def test_model_without_kernels_exits_with_a_clear_error(tmp_path):

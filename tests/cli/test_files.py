@@ -12,9 +12,10 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from model_files import error_message, with_parts
 
 from keras_mhe import CoMHE, HalfSpaceMHE, HypersphericalRegularization, energy_report
-from keras_mhe.cli._files import ModelFileError, model_from_file
+from keras_mhe.cli._files import model_from_file
 
 pytestmark = pytest.mark.once
 
@@ -39,29 +40,6 @@ def saved_model(tmp_path):
     model.compile("adam", "mse")
     model.save(path)
     return model, path
-
-
-def with_config(path, change):
-    """A copy of the file with a changed config."""
-    other = path.with_name("changed.keras")
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(other, "w") as new:
-        for name in old.namelist():
-            content = old.read(name)
-            if name == "config.json":
-                content = json.dumps(change(json.loads(content)))
-            new.writestr(name, content)
-    return other
-
-
-def error_message(*paths):
-    """The message of the error; it is one sentence that names a file."""
-    with pytest.raises(ModelFileError) as raised:
-        model_from_file(*paths)
-    message = str(raised.value)
-    assert str(paths[0]) in message or str(paths[-1]) in message
-    assert "\n" not in message
-    assert message.endswith(".")
-    return message
 
 
 def test_models_with_keras_and_keras_mhe_objects_are_loaded(saved_model):
@@ -145,9 +123,8 @@ def test_other_modules_than_keras_are_not_imported(saved_model, tmp_path, monkey
             layer.update(evil)
         else:
             layer["config"]["kernel_initializer"] = evil
-        return config
 
-    assert "Evil" in error_message(with_config(saved_model[1], change))
+    assert "Evil" in error_message(with_parts(saved_model[1], change))
     assert not (tmp_path / "ran").exists()
 
 
@@ -155,9 +132,8 @@ def test_other_modules_than_keras_are_not_imported(saved_model, tmp_path, monkey
 def test_paths_in_class_names_are_refused(saved_model, name):
     def change(config):
         config["config"]["layers"][1].update(module="keras", class_name=name)
-        return config
 
-    assert name.rpartition(".")[2] in error_message(with_config(saved_model[1], change))
+    assert name.rpartition(".")[2] in error_message(with_parts(saved_model[1], change))
 
 
 def test_losses_of_inner_models_are_not_loaded(tmp_path, monkeypatch):
@@ -175,9 +151,8 @@ def test_losses_of_inner_models_are_not_loaded(tmp_path, monkeypatch):
     def change(config):
         loss = {"module": "keras_hub", "class_name": "Evil", "config": {}, "registered_name": None}
         config["config"]["layers"][1]["compile_config"]["loss"] = loss
-        return config
 
-    loaded = model_from_file(with_config(path, change))
+    loaded = model_from_file(with_parts(path, change))
     assert not (tmp_path / "ran").exists()
     for one, other in zip(model.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -197,9 +172,8 @@ def test_keras_objects_that_are_no_parts_of_models_are_refused(saved_model, modu
     def change(config):
         part = {"module": module, "class_name": name, "config": name, "registered_name": None}
         config["config"]["layers"][1]["config"]["activation"] = part
-        return config
 
-    assert f"({name})" in error_message(with_config(saved_model[1], change))
+    assert f"({name})" in error_message(with_parts(saved_model[1], change))
 
 
 def test_models_with_operations_and_layers_of_many_kinds_are_loaded(tmp_path):
@@ -220,9 +194,8 @@ def test_functions_of_other_modules_are_refused(saved_model):
     def change(config):
         call = {"module": "os", "class_name": "function", "config": "system"}
         config["config"]["layers"][1]["config"]["activation"] = call
-        return config
 
-    error_message(with_config(saved_model[1], change))
+    error_message(with_parts(saved_model[1], change))
 
 
 def test_pickles_are_refused_and_not_loaded(tmp_path):
@@ -304,9 +277,8 @@ def test_encrypted_and_unsupported_archives_are_refused(saved_model, tmp_path, f
 def test_error_has_the_reason_that_keras_gives(saved_model):
     def change(config):
         config["config"]["layers"][1]["config"]["units"] = -3
-        return config
 
-    assert "-3" in error_message(with_config(saved_model[1], change))
+    assert "-3" in error_message(with_parts(saved_model[1], change))
 
 
 def test_pipes_are_refused_without_waiting(tmp_path):

@@ -3,7 +3,9 @@
 import base64
 import os
 import shutil
+import unicodedata
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import keras
 import numpy as np
@@ -12,6 +14,9 @@ from helpers import normals
 from keras import layers
 
 from keras_mhe import energy_report
+from keras_mhe._printable import printable
+from keras_mhe.analysis import Report
+from keras_mhe.cli import _page
 from keras_mhe.cli._page import kernels_to_draw, render_html, render_png
 
 pytestmark = pytest.mark.once
@@ -107,6 +112,37 @@ def test_names_from_a_file_are_escaped():
     text = render_html(report(name), f"{name}.keras")
     assert name not in text
     assert name in outline(text).cells
+
+
+# The page would be in another direction, and pictures with controls would be no XML.
+_HOSTILE = ("a\x1b[31mb\nc", "\u202ea", "a\ud800", "$\\frac{$ 模型 👩\u200d💻", "_a")
+
+
+@pytest.mark.parametrize("name", _HOSTILE)
+def test_control_characters_of_names_are_escaped_in_pages_and_pictures(name):
+    content = report()
+    rows = [content.rows[0]._replace(layer=name), *content.rows[1:]]
+    content = Report(rows, {name: name}, 2.0, "euclidean", name)
+    text = render_html(content, f"{name}.keras")
+    parsed = outline(text)
+    assert printable(name) in parsed.cells
+    assert f"Neurons of {printable(name)}.keras" in parsed.cells
+    assert f"{printable(name)}: {printable(name)}" in parsed.cells
+    pictures = [v for tag, label, v in parsed.attributes if (tag, label) == ("img", "src")]
+    for part in (text, *(base64.b64decode(v.partition("base64,")[2]).decode() for v in pictures)):
+        # Emoji may have joiners.
+        found = {unicodedata.category(letter) for letter in part if letter not in "\n\u200d"}
+        assert not found & {"Cc", "Cf", "Cs"}
+    for data in pictures:
+        ElementTree.fromstring(base64.b64decode(data.partition("base64,")[2]))
+    assert render_png(content).startswith(b"\x89PNG")
+
+
+def test_pictures_of_many_kernels_have_a_limited_width(monkeypatch):
+    monkeypatch.setattr(_page, "_MOST_WIDTH", 15.0)
+    many = Report([report().rows[0]] * 100, {}, 2.0, "euclidean")
+    assert int.from_bytes(render_png(many)[16:20], "big") == 15 * 120
+    assert "max-width: 1500px" in render_html(many, "x")
 
 
 def test_equal_reports_give_equal_pages():

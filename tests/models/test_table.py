@@ -4,7 +4,7 @@ import keras
 from keras import layers
 from small_models import row_of, transformer_model
 
-from keras_mhe import MHE, regularize
+from keras_mhe import regularize
 
 
 def test_table_fits_80_columns_and_has_the_shape_of_each_kernel():
@@ -17,10 +17,14 @@ def test_table_fits_80_columns_and_has_the_shape_of_each_kernel():
     assert {row.groups for row in table.rows if row.layer == "both"} == {4}
 
 
-def test_note_suggests_a_sample_for_many_neurons():
-    model = keras.Sequential([keras.Input((4,), dtype="int32"), layers.Embedding(9000, 4)])
-    assert "sample" in regularize(model).rows[0].note
-    assert "sample" not in regularize(model, MHE(sample=64), MHE(sample=64)).rows[0].note
+def test_names_of_layers_are_escaped():
+    names = ["a\nb", "a\x1b[2J", ":x:"]
+    stack = [layers.DepthwiseConv2D(3, name=name) for name in names]
+    pooling = layers.GlobalAveragePooling2D()
+    model = keras.Sequential([keras.Input((20, 20, 4)), *stack, pooling, layers.Dense(3)])
+    text = repr(regularize(model))
+    assert "\x1b" not in text
+    assert r"can include it: a\x0ab, a\x1b[2J, :x:." in " ".join(text.split())
 
 
 def test_notes_are_listed_below_the_table_once_for_each_reason():

@@ -1,6 +1,7 @@
 """Plots show the given data, and raise clear errors for data that they cannot show."""
 
 import functools
+import io
 
 import keras
 import matplotlib as mpl
@@ -11,6 +12,7 @@ from helpers import normals
 from keras import layers
 
 from keras_mhe import MHE, MHS, EnergyMonitor, HalfSpaceMHE, energy_report
+from keras_mhe.analysis import Report
 from keras_mhe.plots import (
     energies_over_training,
     heat_strip,
@@ -220,6 +222,21 @@ def test_training_plot_has_a_line_for_each_kernel(value):
         steps, numbers = lines[f"d{i}"]
         assert list(steps) == [0, 2, 4, 6]
         assert list(numbers) == [record["rows"][i][value] for record in monitor.history]
+
+
+def test_names_in_pictures_are_escaped_and_complete(report):
+    """matplotlib omits names that begin with an underscore, and cannot draw a line break."""
+    names = ["_a", "a\x1b\nb", "$\\frac{$"]
+    rows = [{"name": name, "position": 0.5} for name in names]
+    ax = energies_over_training([{"step": 0, "rows": rows}, {"step": 1, "rows": rows}])
+    shown = ["_a", r"a\x1b\x0ab", "$\\frac{$"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == shown
+    ax.figure.savefig(io.BytesIO())
+    renamed = Report([report.rows[0]._replace(layer=name) for name in names], {}, 2.0, "euclidean")
+    ax = heat_strip(renamed)
+    assert [text.get_text() for text in ax.get_xticklabels()] == shown
+    for row, name in zip(renamed.rows, shown, strict=True):
+        assert nearest_angles(row).get_title() == name
 
 
 def test_training_plot_of_a_deep_model_has_colors_instead_of_a_legend():
