@@ -4,6 +4,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_mhe.reference._energies import check_counts
+from keras_mhe.reference._integrals import (
+    LARGEST_X,
+    angle_at,
+    log_density,
+    significant_range,
+)
 
 # Angles in the sum that approximates the integral of a density. It is only used for plots.
 _ANGLES = 20001
@@ -38,12 +44,15 @@ def nearest_angle_density(
         0.0087
     """
     n, d = check_counts(n, d, least=2)
-    grid = np.linspace(0.0, np.pi, _ANGLES)
-    sines = np.sin(grid)
-    sines[[0, -1]] = 0.0
-    with np.errstate(divide="ignore"):
-        density = np.exp((d - 2) * np.log(sines)) if d > 2 else np.ones_like(grid)
-    steps = (density[1:] + density[:-1]) / 2 * (grid[1] - grid[0])
+    x = np.linspace(*significant_range(lambda x: log_density(x, d), -LARGEST_X, LARGEST_X), _ANGLES)
+    # The density of the angle is that of x divided by sin(angle).
+    logarithm = log_density(x, d) - log_density(x, 2)
+    density = np.exp(logarithm - np.max(logarithm))
+    # Two coordinates have the same density at every angle, and more have none at the ends.
+    at_ends = float(d == 2)
+    grid = np.concatenate([[0.0], angle_at(x), [np.pi]])
+    density = np.concatenate([[at_ends], density, [at_ends]])
+    steps = (density[1:] + density[:-1]) / 2 * np.diff(grid)
     total = np.sum(steps)
     integral = np.concatenate([[0.0], np.cumsum(steps)]) / total
     sides = 2 if half_space else 1

@@ -9,13 +9,12 @@ import numpy as np
 
 from keras_mhe._arguments import check_integer
 from keras_mhe.energies._potential import Potential, PotentialSpec
+from keras_mhe.reference._integrals import softened_mean
 
-# Gauss-Legendre nodes for each part of an integral. This number gives all digits.
-_NODES = 200
+# From this argument on, asymptotic series give all digits.
+_SERIES_FROM = 20.0
 # Points at which Jensen's inequality is checked.
 _POINTS = 4001
-
-_nodes_and_weights = functools.cache(np.polynomial.legendre.leggauss)
 
 
 def check_counts(n: int, d: int, least: int = 1) -> tuple[int, int]:
@@ -25,47 +24,46 @@ def check_counts(n: int, d: int, least: int = 1) -> tuple[int, int]:
     return n, check_integer(d, "d", least=least, expected=f"{amount} coordinates")
 
 
+def _stirling_error(z: float) -> float:
+    """`log Γ(z)` minus Stirling's formula `(z - 1/2) log z - z + log(2π) / 2`."""
+    if z < _SERIES_FROM:
+        return math.lgamma(z) - ((z - 0.5) * math.log(z) - z + math.log(2 * math.pi) / 2)
+    r = 1 / (z * z)
+    return (1 / 12 - r * (1 / 360 - r * (1 / 1260 - r * (1 / 1680 - r / 1188)))) / z
+
+
+def _digamma_difference(b: float) -> float:
+    """`ψ(2b) - ψ(b)`, where 2b is an integer."""
+    if b < _SERIES_FROM:
+        # It is log 2 plus the alternating sum 1/(2b) - 1/(2b + 1) + ...
+        count = round(2 * b)
+        terms = 1.0 / np.arange(1, count)
+        terms[1::2] *= -1
+        return math.log(2) - (-1) ** count * (math.log(2) - float(np.sum(terms)))
+    r = 1 / (b * b)
+    powers = r * (1 / 16 - r * (1 / 128 - r * (1 / 256 - r * 17 / 4096)))
+    return math.log(2) + 1 / (4 * b) + powers
+
+
 def _singular_mean(d: int, s: float) -> float:
     """The mean of `|u - v|^(-s)` over the sphere for s < d - 1, or of `-log |u - v|` for s = 0."""
-    if s > 0:
-        logarithm = (
-            (d - 2 - s) * math.log(2)
-            + math.lgamma(d / 2)
-            + math.lgamma((d - 1 - s) / 2)
-            - math.lgamma(d - 1 - s / 2)
-        )
-        return math.exp(logarithm) / math.sqrt(math.pi)
-    # -log 2 + (psi(d - 1) - psi((d - 1) / 2)) / 2, where psi(x + 1/2) - psi(x) is the alternating
-    # sum 2/(2x) - 2/(2x + 1) + ...
-    terms = 1.0 / np.arange(1, d - 1)
-    terms[1::2] *= -1
-    rest = (-1) ** d * (math.log(2) - float(np.sum(terms)))
-    return (rest - math.log(2)) / 2
+    b, h = (d - 1) / 2, s / 2
+    if s == 0:
+        return _digamma_difference(b) / 2 - math.log(2)
+    # log(2^(-s) B(b - h, b) / B(b, b)) by Stirling's formula, whose large terms cancel exactly.
+    rest = (d - 1 - s) / 2
+    log_share = math.log(rest / b) if s > b else math.log1p(-h / b)
+    logarithm = (rest - 0.5) * log_share - (rest + b - 0.5) * math.log1p(-h / (2 * b))
+    errors = [_stirling_error(z) for z in (rest, b, 2 * b, rest + b)]
+    return math.exp(logarithm - h * math.log(2) + errors[0] - errors[1] + errors[2] - errors[3])
 
 
-@functools.lru_cache(maxsize=1024)
 def _softened_mean(d: int, potential: Potential) -> float:
-    """The mean energy of a pair over the sphere, integrated over the density of the angle."""
+    """The mean energy of a pair over the sphere."""
+    if d > 1:
+        return softened_mean(d, potential)
     pair = replace(potential, half_space=False).values
-    if d == 1:
-        return float(np.mean(pair(np.array([-1.0, 1.0]))))
-    nodes, weights = _nodes_and_weights(_NODES)
-
-    def part(start: float, end: float) -> tuple[np.ndarray, np.ndarray]:
-        return (start + end) / 2 + nodes * (end - start) / 2, weights * (end - start) / 2
-
-    edge = math.acos(1 - potential.epsilon / 2)
-    # More than 10 standard deviations from a right angle, sin^(d - 2) is negligible.
-    least = max(0.0, math.pi / 2 - 10 / math.sqrt(max(d - 2, 1)))
-    # Beyond the edge the energy is a power of the angle, so its logarithm is the variable.
-    logarithm, weight = part(math.log(max(least, edge)), math.log(math.pi / 2))
-    angle = np.exp(logarithm)
-    parts = [(angle, weight * angle), part(math.pi / 2, math.pi - least)]
-    if least < edge:
-        parts = [part(least, edge), *parts]
-    angle, weight = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    weight = weight * np.exp((d - 2) * np.log(np.sin(angle)))
-    return float(weight @ pair(np.cos(angle)) / np.sum(weight))
+    return float(np.mean(pair(np.array([-1.0, 1.0]))))
 
 
 def uniform_energy(

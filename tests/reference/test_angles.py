@@ -37,3 +37,18 @@ def test_nearest_angle_density_needs_two_neurons_and_two_coordinates():
         nearest_angle_density(10.0, 1, 3)
     with pytest.raises(ValueError, match="at least 2 coordinates"):
         nearest_angle_density(10.0, 3, 1)
+
+
+@pytest.mark.parametrize("half_space", [False, True])
+@pytest.mark.parametrize(("n", "d"), [(2, 10**8), (10**6, 3), (10**9, 3), (10**6, 2)])
+def test_nearest_angle_density_is_resolved_wherever_it_is(n, d, half_space):
+    """Its width may be a small fraction of a degree: many coordinates, or many neurons."""
+    if n == 2:
+        typical, width = 90.0, math.degrees(1 / math.sqrt(d))
+    else:
+        sphere = math.pi if d == 2 else 4.0
+        typical = width = math.degrees((sphere / n / (1 + half_space)) ** (1 / (d - 1)))
+    end = 90 if half_space else 180
+    grid = np.linspace(max(0, typical - 30 * width), min(end, typical + 30 * width), 40001)
+    density = nearest_angle_density(grid, n, d, half_space=half_space)
+    assert trapezoid(density, grid) == pytest.approx(1, abs=1e-3)

@@ -109,6 +109,44 @@ def test_softened_uniform_energy_is_an_integral_over_the_angle(d, s, distance, s
     assert value == pytest.approx(expected, rel=1e-5)
 
 
+# Means of |u - v|^(-s), and of the angular potential, by 25 digits of mpmath.
+EXACT = [
+    (2, 0, "angular", 0, -0.14487642170873197),
+    (2, 20, "angular", 1.3, 0.0038286843020623406),
+    (3, 1, "angular", 0, 0.9258390508723218),
+    (3, 6, "euclidean", 0, 3298534883327.992),
+    (3, 6, "angular", 0.3, 90.52794967519038),
+    (32, 31, "angular", 0, 13.757741022232183),
+    (60, 59, "euclidean", 0, 18.406690537119328),
+    (128, 64, "euclidean", None, 6.978076345637653e-08),
+    (128, 64, "euclidean", 0.3, 6.978076345637653e-08),
+    (128, 256, "euclidean", 1.3, 1.7403068650677395e-30),
+    (256, 128, "euclidean", None, 3.723657856416373e-15),
+    (256, 128, "euclidean", 1.3, 6.105530734700411e-17),
+    (256, 128, "angular", None, 1.6291577977047751e-18),
+    (1000, 500, "angular", 1.3, 6.41156777207633e-82),
+    (1000000, 0, "euclidean", None, -0.34657334027959763),
+    (1000000, 40, "euclidean", None, 9.538746133495364e-07),
+    (1000000, 999998.5, "euclidean", None, 38.462145481085315),
+    (100000000, 1, "euclidean", None, 0.707106783838198),
+]
+
+
+@pytest.mark.parametrize(("d", "s", "distance", "softening", "expected"), EXACT)
+def test_uniform_energy_has_at_least_eight_digits(d, s, distance, softening, expected):
+    """The integrand has its peak far below a right angle, or at the edge of the softening."""
+    value = uniform_energy(50, d, s, distance=distance, softening=softening)
+    assert value == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("d", [40, 41, 42, 1000, 10**5])
+@pytest.mark.parametrize("s", [0, 1e-3, 0.5, 20])
+def test_closed_form_is_the_integral_with_the_smallest_softening(d, s):
+    """Large gamma functions cancel, and the series for them begin at 41 coordinates."""
+    softened = uniform_energy(50, d, s, softening=0)
+    assert softened == pytest.approx(uniform_energy(50, d, s), rel=1e-11)
+
+
 @pytest.mark.parametrize("half_space", [False, True])
 @pytest.mark.parametrize("distance", ["euclidean", "angular"])
 @pytest.mark.parametrize(("n", "d", "s"), [(12, 2, 2), (20, 3, 2), (20, 3, 0), (16, 20, 1)])
