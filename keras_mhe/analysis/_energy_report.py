@@ -133,7 +133,8 @@ def energy_report(
     duplicate or not finite. The model does not change, and it needs no regularizer.
 
     All pairs of neurons are computed exactly, on the host and in float64, in memory proportional to
-    the kernel.
+    the kernel. Time is proportional to `N^2 d`: 20,000 neurons of 32 coordinates take about 10 s on
+    two cores. `where` can leave such layers out.
 
     Args:
         model: a built `keras.Model`.

@@ -8,6 +8,9 @@ from keras_mhe.energies._potential import Potential
 
 # The side of a panel of cosines. A panel fits into the caches of a processor.
 _PANEL = 512
+# Rows of a panel whose energies are computed at a time. Each operation on larger arrays gets new
+# pages of memory, which takes several times as long as the operation.
+_ROWS = 32
 # Products of at most this many operations use one thread; slices of fewer rows are inefficient.
 _SINGLE_THREAD, _MIN_DEPTH = 2**18, 16
 # A neuron at a smaller angle to an earlier one, in degrees, counts as its duplicate.
@@ -58,6 +61,16 @@ def _cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return sum(left[k : k + depth].T @ right[k : k + depth] for k in range(0, d, depth))
 
 
+def _sum_of_energies(cosine: np.ndarray, pairs: np.ndarray | None, potential: Potential) -> float:
+    """The sum of the energies of a panel of cosines, or of those where `pairs` is true."""
+    total = 0.0
+    for start in range(0, len(cosine), _ROWS):
+        rows = slice(start, start + _ROWS)
+        where = True if pairs is None else pairs[rows]
+        total += float(np.sum(potential.values(cosine[rows]), where=where))
+    return total
+
+
 def _energy_and_largest_cosines(
     unit: np.ndarray, undirected: np.ndarray, potential: Potential
 ) -> tuple[float, np.ndarray]:
@@ -73,15 +86,15 @@ def _energy_and_largest_cosines(
         for other in range(0, start + 1, _PANEL):
             left = slice(other, other + _PANEL)
             cosine = _cosines(unit[:, left], unit[:, right])
-            values = potential.values(cosine)
+            # Each pair counts once: in a panel on the diagonal, only the part above it.
+            pairs = np.triu(np.ones(cosine.shape, bool), 1) if other == start else None
+            total += _sum_of_energies(cosine, pairs, potential)
+            where = True if pairs is None else pairs
             closeness = np.abs(cosine, out=cosine) if potential.half_space else cosine
             closeness[undirected[left]] = -np.inf
             closeness[:, undirected[right]] = -np.inf
-            # Each pair counts once: in a panel on the diagonal, only the part above it.
-            pairs = np.triu(np.ones(closeness.shape, bool), 1) if other == start else True
-            total += float(np.sum(values, where=pairs))
             later, earlier = (
-                np.max(closeness, axis, where=pairs, initial=-np.inf) for axis in (1, 0)
+                np.max(closeness, axis, where=where, initial=-np.inf) for axis in (1, 0)
             )
             np.maximum(largest[0, left], later, out=largest[0, left])
             np.maximum(largest[:, right], earlier, out=largest[:, right])

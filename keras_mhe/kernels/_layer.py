@@ -1,6 +1,7 @@
 """The kernels of one layer: which weights have neurons, and which axes index them."""
 
 import math
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import keras
@@ -91,12 +92,26 @@ def _einsum_axes(equation: str, shape: Shape | None) -> tuple[tuple[int, ...], i
     return axes, None if shape is None else math.prod(shape[axis] for axis in shared)
 
 
+def _positive_integer(value: Any) -> int:
+    """The value if it is a positive integer, and 0 for anything else in a custom layer."""
+    if isinstance(value, Integral) and value is not True:
+        return max(int(value), 0)
+    return 0
+
+
 def _gate_count(layer: Any, shape: Shape | None) -> int | None:
-    """The number of gates of a recurrent layer, which share its inputs."""
+    """The number of gates of a recurrent layer, which share its inputs.
+
+    A kernel whose width is no multiple of the units, as in a cell of low rank, has no gates.
+    """
     if shape is None:
         return next((count for cell, count in _GATES.items() if isinstance(layer, cell)), None)
-    units: Any = getattr(layer, "units", None) or getattr(layer, "filters", shape[-1])
-    return shape[-1] // units
+    for name in ("units", "filters"):
+        units = _positive_integer(getattr(layer, name, None))
+        if units:
+            gates, rest = divmod(int(shape[-1]), units)
+            return gates if gates and not rest else 1
+    return 1
 
 
 def parts_of(layer: Any) -> dict[str, Any] | None:
@@ -125,8 +140,8 @@ def _weight(layer: Any, name: str) -> Any:
     return value if weight and len(value.shape) > 1 else None
 
 
-def own_kernels(layer: Any) -> list[Kernel]:
-    """The kernels that a layer itself holds, or will hold after it is built; [] for none."""
+def _expected_kernels(layer: Any) -> list[Kernel]:
+    """The kernels that layers of this kind have, or will have after they are built."""
 
     def kernel(
         name: str, axes: tuple[int, ...], groups: int | None, argument: str | None = None
@@ -151,14 +166,25 @@ def own_kernels(layer: Any) -> list[Kernel]:
     if isinstance(layer, layers.EinsumDense):
         return [kernel("kernel", *_einsum_axes(layer.equation, shape))]
     if _weight(layer, "recurrent_kernel") is not None or will_have("recurrent"):
-        gates = _gate_count(layer, shape)
-        recurrent = kernel("recurrent_kernel", _LAST, gates, "recurrent_regularizer")
+        shapes = [shape, getattr(_weight(layer, "recurrent_kernel"), "shape", None)]
+        gates, recurrent_gates = (_gate_count(layer, own) for own in shapes)
+        recurrent = kernel("recurrent_kernel", _LAST, recurrent_gates, "recurrent_regularizer")
         return [kernel("kernel", _LAST, gates), recurrent]
     if shape is not None or will_have("kernel"):
         return [kernel("kernel", _LAST, 1)]
     if _weight(layer, "embeddings") is not None or will_have("embeddings"):
         return [kernel("embeddings", _FIRST, 1)]
     return []
+
+
+def own_kernels(layer: Any) -> list[Kernel]:
+    """The kernels that a layer itself holds, or will hold after it is built; [] for none."""
+    return [
+        kernel
+        for kernel in _expected_kernels(layer)
+        # The kernel of a built EinsumDense or cell may have one axis, and so no neurons.
+        if kernel.variable is not None or kernel.quantization is not None or not layer.built
+    ]
 
 
 def is_built_in(layer: Any) -> bool:

@@ -1,5 +1,7 @@
 """Reasons why `regularize` and `energy_report` skip a kernel."""
 
+import math
+
 from keras_mhe._typing import NeuronAxis, Shape
 from keras_mhe.energies._neurons import matrix_sizes
 from keras_mhe.kernels._layer import DEPTHWISE, Kernel, is_plain
@@ -32,6 +34,31 @@ def unsupported_reason(weight: str) -> str:
     return _SEPARATE_CHANNELS if weight == "depthwise_kernel" else "its neurons are unknown"
 
 
+def misfit(shape: Shape, neuron_axis: NeuronAxis, groups: int | None) -> str | None:
+    """Why a kernel of this shape has no such neurons; None if it has them.
+
+    The axes and groups may be those of the layer, so no reason names an argument.
+    """
+    axes, rank = (-1,) if neuron_axis is None else neuron_axis, len(shape)
+    axes = (axes,) if isinstance(axes, int) else tuple(axes)
+    outside = [axis for axis in axes if not -rank <= axis < rank]
+    if 0 in shape:
+        return f"its kernel of shape {tuple(shape)} has no entries"
+    if not axes:
+        return "no axis of its kernel indexes neurons"
+    if outside:
+        return f"its kernel of shape {tuple(shape)} has no axis {outside[0]}"
+    different = {axis % rank for axis in axes}
+    if len(different) < len(axes):
+        return f"two of the axes {axes} are the same axis of its kernel of shape {tuple(shape)}"
+    if len(different) == rank:
+        return "no axis of its kernel is left for the coordinates of its neurons"
+    neurons = math.prod(shape[axis] for axis in axes)
+    if neurons % (groups or 1):
+        return f"its number of neurons, {neurons}, does not divide into {groups} equal groups"
+    return None
+
+
 def neuron_counts(
     shape: Shape, neuron_axis: NeuronAxis, groups: int | None
 ) -> tuple[int, int, int]:
@@ -39,8 +66,12 @@ def neuron_counts(
 
     Raises:
         ValueError: if there is no pair of neurons, if a neuron has one coordinate, or if
-            `neuron_axis` or `groups` do not fit the shape.
+            `neuron_axis` or `groups` do not fit the shape. The message is a reason to skip the
+            kernel.
     """
+    reason = misfit(shape, neuron_axis, groups)
+    if reason is not None:
+        raise ValueError(reason)
     groups, dimension, neurons = matrix_sizes(shape, neuron_axis, groups)
     if neurons == 1:
         raise ValueError("one neuron, without a pair" + (" in its group" if groups > 1 else ""))

@@ -1,7 +1,7 @@
 """The regularizer that the layer wrapper assigns to each kernel of its layer."""
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 from keras import ops
@@ -11,10 +11,8 @@ from keras_mhe._random import fingerprint
 from keras_mhe._typing import Shape, State, Tensor
 from keras_mhe.energies._neurons import matrix_sizes, neuron_matrix
 from keras_mhe.kernels._layer import Kernel, layers_within
+from keras_mhe.kernels._skip_reasons import misfit
 from keras_mhe.regularizers._base import HypersphericalRegularizer, as_loss, terms_of
-
-if TYPE_CHECKING:
-    from keras_mhe.layers._wrapper import HypersphericalRegularization
 
 # Sentinel: no fingerprint of a kernel equals it.
 _NO_KERNEL = keras.initializers.Constant(-1)
@@ -48,9 +46,13 @@ class KernelRegularizer(keras.Regularizer):
 
     It is assigned to the kernel. With LoRA it is assigned to the factor A, and regularizes the
     effective kernel; terms that are no energies regularize both factors, as in Keras.
+
+    Args:
+        wrapper: the `HypersphericalRegularization`.
+        kernel: a kernel of its layer.
     """
 
-    def __init__(self, wrapper: "HypersphericalRegularization", kernel: Kernel) -> None:
+    def __init__(self, wrapper: Any, kernel: Kernel) -> None:
         self.energy, self.others = split_energy(wrapper.regularizer)
         self.wrapper, self.warned = wrapper, False
         # Without the variable: the memory of a kernel that is quantized later must become free.
@@ -74,6 +76,9 @@ class KernelRegularizer(keras.Regularizer):
             self.neuron_axis = kernel.neuron_axis
             self.groups = kernel.groups if self.groups is None else self.groups
         shape = tuple(kernel.variable.shape)
+        reason = misfit(shape, self.neuron_axis, self.groups)
+        if reason is not None:
+            raise ValueError(f"The {kernel.name} of {wrapper.layer} does not fit: {reason}.")
         groups, dimension, neurons = matrix_sizes(shape, self.neuron_axis, self.groups)
         if neurons == 1 and groups > 1:
             raise ValueError(

@@ -208,6 +208,16 @@ class HypersphericalRegularization(keras.layers.Wrapper):
     def compute_mask(self, inputs: Tensor, previous_mask: Tensor) -> Tensor:
         return self.layer.compute_mask(inputs, previous_mask)
 
+    def load_own_variables(self, store: Any) -> None:
+        # Keras finds layers in a file by class and position, so it does not find the bare layer.
+        if not store.keys():
+            raise ValueError(
+                f"The file has no state of the wrapper {self.name}: it is of a model without this "
+                "wrapper. Load the file into the model without wrappers, and then wrap its layers "
+                "or call `keras_mhe.regularize`."
+            )
+        super().load_own_variables(store)
+
     def get_config(self) -> dict[str, Any]:
         regularizer = keras.regularizers.serialize(self.regularizer)
         return {**super().get_config(), "regularizer": regularizer}

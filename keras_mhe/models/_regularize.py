@@ -1,6 +1,7 @@
 """Regularizes all kernels of an existing model."""
 
 import inspect
+import warnings
 from typing import Any
 
 import keras
@@ -24,7 +25,14 @@ from keras_mhe.models._assign import (
     rollback_on_error,
     sum_of_terms,
 )
-from keras_mhe.models._plan import WRAPPED, Plan, plan_kernel, skip_partial_layers
+from keras_mhe.models._plan import (
+    MANY_NEURONS,
+    SLOW,
+    WRAPPED,
+    Plan,
+    plan_kernel,
+    skip_partial_layers,
+)
 from keras_mhe.models._rebuild import rebuild_with, strategy_scope
 from keras_mhe.models._saved import SavedRegularizer, survives_saving
 from keras_mhe.models._table import Row, Table
@@ -66,6 +74,7 @@ def _plans(
     """A plan for each kernel."""
     selected = layer_predicate(where, kernels)
     replaceable = {id(layer) for layer in replaceable_layers(model)}
+    defaults = inspect.signature(regularize).parameters
     plans = []
     for found in kernels:
         role = "output" if found.belongs_to(outputs) else "hidden"
@@ -74,6 +83,7 @@ def _plans(
                 found,
                 role,
                 regularizers[role],
+                is_default=regularizers[role] is defaults[role].default,
                 requested=where is not None,
                 replaceable=replaceable,
             )
@@ -159,6 +169,20 @@ def _check_any_regularized(model: keras.Model, plans: list[Plan]) -> None:
     )
 
 
+def _warning_of_many_neurons(plans: list[Plan]) -> str:
+    """A sentence that starts with a space if the user's own energies take long, or ""."""
+    slow = [plan.found.path for plan in plans if plan.new and SLOW in plan.note]
+    if not slow:
+        return ""
+    more = f" and {len(slow) - 4} more" if len(slow) > 4 else ""
+    sentence = (
+        f"More than {MANY_NEURONS} neurons: all pairs take long in each training step of "
+        f"{', '.join(slow[:4])}{more}."
+    )
+    warnings.warn(f"{sentence} `MHE(sample=1024)` is faster.", stacklevel=3)
+    return f" {sentence}"
+
+
 def regularize(
     model: keras.Model,
     hidden: keras.Regularizer | None = HalfSpaceMHE(1.0),  # noqa: B008
@@ -177,6 +201,10 @@ def regularize(
     layer has LoRA, its effective kernel is regularized. Kernels of DepthwiseConv are skipped unless
     `where` selects their layer. Quantized kernels and kernels of a single neuron are always
     skipped.
+
+    If a kernel has more than 4,096 neurons in a group, the default regularizers use random groups
+    of 1,024 neurons, `sample=1024`: all pairs would take longer than most training steps. A
+    regularizer that you pass stays as it is, and a warning says which kernels take long.
 
     A regularizer that learns (`CoMHE(projection="angle")`, `MHP()`, ...) needs a wrapper around
     each layer. In this case the given model keeps its graph, and `.model` of the returned table is
@@ -223,6 +251,7 @@ def regularize(
     outputs, unknown = output_layers(model)
     plans = _plans(model, kernels, where, outputs, regularizers)
     _check_any_regularized(model, plans)
+    many_neurons = _warning_of_many_neurons(plans)
     regularized = [plan for plan in plans if plan.new]
     title = f"Kernels regularized: {len(regularized)} of {len(plans)}."
     with rollback_on_error(kernels):
@@ -238,6 +267,7 @@ def regularize(
             title += warning
     _attach_wrappers(kernels)
     forget_compiled_steps(model)
+    title += many_neurons
     if unknown:
         title += f" The output layers of {unknown} are unknown: all its kernels count as hidden."
     return Table(new, _rows(new, plans), title)

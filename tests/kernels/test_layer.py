@@ -127,3 +127,50 @@ def test_lora_and_quantized_layers_raise_a_clear_error():
     quantized.quantize("int8")
     with pytest.raises(ValueError, match="quantized"):
         layer_kernels(quantized)
+
+
+class _Cell(layers.Layer):
+    """A cell of the user, whose kernels may have any width."""
+
+    def __init__(self, kernel, recurrent_kernel, units):
+        super().__init__()
+        self.shapes, self.units = (kernel, recurrent_kernel), units
+        self.build()
+
+    def build(self, shape=None):
+        if not self.built:
+            self.kernel, self.recurrent_kernel = (self.add_weight(shape=s) for s in self.shapes)
+        self.built = True
+
+
+@pytest.mark.parametrize(
+    ("kernel", "recurrent_kernel", "units", "expected"),
+    [
+        # The width of a kernel of low rank is no multiple of the units.
+        ((4, 3), (8, 3), 8, {"kernel": 1, "recurrent_kernel": 1}),
+        ((4, 32), (8, 3), 8, {"kernel": 4, "recurrent_kernel": 1}),
+        ((4, 3), (8, 32), 8, {"kernel": 1, "recurrent_kernel": 4}),
+        ((4, 8), (8, 8), 3, {"kernel": 1, "recurrent_kernel": 1}),
+        # The attribute means something else.
+        ((4, 8), (8, 8), [2, 4], {"kernel": 1, "recurrent_kernel": 1}),
+        ((4, 8), (8, 8), "2", {"kernel": 1, "recurrent_kernel": 1}),
+        ((4, 8), (8, 8), True, {"kernel": 1, "recurrent_kernel": 1}),
+        ((4, 8), (8, 8), -2, {"kernel": 1, "recurrent_kernel": 1}),
+        ((4, 8), (8, 8), np.int64(2), {"kernel": 4, "recurrent_kernel": 4}),
+        # A kernel of one axis has no neurons.
+        ((8,), (8, 8), 2, {"recurrent_kernel": 4}),
+        ((4, 8), (8,), 2, {"kernel": 1}),
+    ],
+)
+def test_gates_are_counted_for_each_kernel_if_its_width_allows(
+    kernel, recurrent_kernel, units, expected
+):
+    found = layer_kernels(_Cell(kernel, recurrent_kernel, units))
+    assert {k.name: k.groups for k in found} == expected
+
+
+def test_einsum_kernel_of_one_axis_has_no_neurons():
+    layer = layers.EinsumDense("ab,b->a", ())
+    layer.build((None, 5))
+    with pytest.raises(ValueError, match="neither a kernel nor embeddings"):
+        layer_kernels(layer)

@@ -449,6 +449,37 @@ class TestSaving:
         twin.load_weights(tmp_path / "model.weights.h5")
         assert losses(twin) == losses(model)
 
+    @pytest.mark.parametrize(
+        "inner",
+        [
+            lambda: layers.Dense(4),
+            lambda: layers.TimeDistributed(layers.Dense(4)),
+            lambda: layers.Bidirectional(layers.SimpleRNN(4, return_sequences=True)),
+        ],
+        ids=["Dense", "TimeDistributed", "Bidirectional"],
+    )
+    def test_weights_of_a_model_without_wrappers_are_loaded_before_wrapping(self, inner, tmp_path):
+        def bare(layer):
+            return keras.Sequential([keras.Input((3, 5)), layer, layers.Dense(3)])
+
+        def wrapped(layer):
+            return HypersphericalRegularization(layer, angle_comhe(2))
+
+        path, saved = tmp_path / "bare.weights.h5", bare(inner())
+        saved.save_weights(path)
+        with pytest.raises(ValueError, match="Load the file into the model without wrappers"):
+            bare(wrapped(inner())).load_weights(path)
+        # Both models share the layer and its weights.
+        layer = inner()
+        plain, model = bare(layer), bare(wrapped(layer))
+        plain.load_weights(path)
+        x = normals(2, 3, 5)
+        np.testing.assert_array_equal(model.layers[0](x), saved.layers[0](x))
+        # A file of a model with wrappers needs the wrappers.
+        model.save_weights(tmp_path / "wrapped.weights.h5")
+        with pytest.raises(ValueError, match="could not be loaded"):
+            bare(inner()).load_weights(tmp_path / "wrapped.weights.h5")
+
     def test_tensorflow_checkpoints_hold_the_state(self, tmp_path):
         if keras.backend.backend() != "tensorflow":
             pytest.skip("checkpoints of TensorFlow")

@@ -184,3 +184,23 @@ def test_stateful_regularizer_applies_to_all_kernels_of_a_layer_or_none():
     assert (
         "all kernels of the layer or none; kernel: neurons of one coordinate" in table.rows[1].note
     )
+
+
+def test_weights_are_loaded_before_regularize_or_into_the_given_model(tmp_path):
+    def network():
+        return keras.Sequential([keras.Input((8,)), layers.Dense(4), layers.Dense(3, name="head")])
+
+    saved, path = network(), tmp_path / "bare.weights.h5"
+    saved.save_weights(path)
+    plain = network()
+    wrapped = regularize(plain, CoMHE(projection="angle"), None).model
+    with pytest.raises(ValueError, match="Load the file into the model without wrappers"):
+        wrapped.load_weights(path)
+    plain.load_weights(path)
+    x = normals(2, 8)
+    np.testing.assert_array_equal(wrapped(x), saved(x))
+    # The other way: load into the same wrappers, then remove them.
+    wrapped.save_weights(tmp_path / "wrapped.weights.h5")
+    other = regularize(network(), CoMHE(projection="angle"), None).model
+    other.load_weights(tmp_path / "wrapped.weights.h5")
+    np.testing.assert_array_equal(unregularize(other).model(x), saved(x))

@@ -361,7 +361,7 @@ class TestAttention:
         rows = [row for row in regularize(model).rows if row.layer == "attention"]
         assert {(row.role, row.action) for row in rows} == {("hidden", "skipped")}
         assert len(rows) == 4
-        assert "must be either (inputs, heads, size)" in rows[-1].note
+        assert "does not tell inputs from outputs of the heads" in rows[-1].note
 
 
 @pytest.mark.slow
@@ -410,7 +410,7 @@ class TestInvalidArguments:
             (
                 lambda: regularize(dense_model(4), output=CoMHE(projection=GroupProjection(9))),
                 ValueError,
-                "coordinate for each group",
+                "more coordinates than its projection has groups",
             ),
         ],
     )
