@@ -12,8 +12,8 @@ from differentiate import value_and_gradient
 from helpers import normals, squared_gradient
 
 import keras_mhe
-from keras_mhe import MGD, MHC, MHE, MHP, MHS, CoMHE, HalfSpaceMHE, _backend
-from keras_mhe._backend import compiled, matmul, on_cpu
+from keras_mhe import MGD, MHC, MHE, MHP, MHS, CoMHE, HalfSpaceMHE
+from keras_mhe._backend import _devices, compiled, matmul, on_cpu
 from keras_mhe.energies import _pairs
 from keras_mhe.energies._programs import fresh_programs
 
@@ -71,7 +71,7 @@ def products_of(loss):
 @pytest.fixture
 def programs_of_a_gpu():
     """Builds programs as on a GPU: on a CPU, TensorFlow needs no special product."""
-    with mock.patch.object(_backend, "on_cpu", return_value=False), fresh_programs():
+    with mock.patch.object(_devices, "on_cpu", return_value=False), fresh_programs():
         yield
 
 
@@ -148,7 +148,6 @@ class TestProcessSettings:
             pytest.skip("this setting is new in PyTorch 2.9")
         code = f"""
 import torch
-from keras_mhe import _backend
 from keras_mhe._backend import compiled, matmul
 
 def precisions():

@@ -45,7 +45,10 @@ def imported_by(path):
     """The modules of this package that a module imports, also within functions."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module.startswith("keras_mhe."):
-            yield node.module.removeprefix("keras_mhe.")
+            module = node.module.removeprefix("keras_mhe.")
+            for alias in node.names:
+                inner = f"{module}.{alias.name}"
+                yield inner if files_of(inner) else module
 
 
 @pytest.mark.parametrize("page", [contributing, architecture], ids=lambda page: page.stem)

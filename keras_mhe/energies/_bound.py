@@ -1,6 +1,7 @@
 """A bound on the gradients of neurons, which keeps training steps short."""
 
 import math
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -35,28 +36,41 @@ def largest_force(n: int, d: int, half_space: bool, moving: int) -> float:
     return min(_LARGEST_FORCE, _STIFFNESS * attainable_angle(n, d, half_space) ** 2 / moving)
 
 
-def bounded_gradient(matrix: Tensor, gradient: Tensor, force: float) -> Tensor:
-    """Shortens the gradients of neurons, and keeps their directions.
+def _norms(reciprocal: Tensor) -> Tensor:
+    zero = reciprocal == 0.0
+    return ops.where(zero, _SMALLEST_NORM, 1.0 / ops.where(zero, 1.0, reciprocal))
 
-    `|gradient_i| <= force / max(|w_i|, 0.5)`. A gradient step of size `rate` then turns a neuron by
-    at most `rate * force / |w_i|^2` radians, and moves a short neuron by at most
-    `2 * rate * force`. A gradient that is short enough stays as it is, so minima do not move.
+
+def bound_shares(tangent: Tensor, factor: Any, reciprocal: Tensor, force: Any) -> Tensor:
+    """The share of `factor * tangent * reciprocal`, the gradient of each neuron, in the bound.
+
+    `|share_i gradient_i| <= force / max(|w_i|, 0.5)`. A gradient step of size `rate` then turns a
+    neuron by at most `rate * force / |w_i|^2` radians, and moves a short neuron by at most
+    `2 * rate * force`. The share of a gradient that is short enough is 1, which keeps every bit of
+    it, so minima do not move.
 
     Norms are those in gradients: at least 1 % of the root mean square of all norms.
+
+    Args:
+        tangent: tensor of shape `(..., d, N)`.
+        factor: number or scalar tensor.
+        reciprocal: reciprocal norms of shape `(..., 1, N)`, from `unit_neurons`.
+        force: positive number, from `largest_force`.
+    """
+    # The tangent has a moderate size, whatever the norm. Its square does not overflow.
+    square = ops.square(factor) * ops.sum(ops.square(tangent), axis=-2, keepdims=True)
+    longest = force * at_most(_norms(reciprocal) / _SMALLEST_NORM, 1.0)
+    long = square > ops.square(longest)
+    return ops.where(long, longest * ops.rsqrt(ops.where(long, square, 1.0)), 1.0)
+
+
+def bounded_gradient(matrix: Tensor, gradient: Tensor, force: Any) -> Tensor:
+    """Shortens the gradients of neurons as `bound_shares`, and keeps their directions.
 
     Args:
         matrix: tensor of shape `(..., d, N)`.
         gradient: tensor of the same shape, the gradient of a loss.
         force: positive number, from `largest_force`.
     """
-    # The gradient was computed with the same reciprocals, so XLA computes them once.
     _, reciprocal = unit_neurons(matrix)
-    zero = reciprocal == 0.0
-    norm = ops.where(zero, _SMALLEST_NORM, 1.0 / ops.where(zero, 1.0, reciprocal))
-    # The product has a moderate size, whatever the norm. Its square does not overflow.
-    square = ops.sum(ops.square(gradient * norm), axis=-2, keepdims=True)
-    longest = force * at_most(norm / _SMALLEST_NORM, 1.0)
-    long = square > ops.square(longest)
-    # A factor of 1 keeps every bit of a gradient that is short enough.
-    share = ops.where(long, longest * ops.rsqrt(ops.where(long, square, 1.0)), 1.0)
-    return gradient * share
+    return gradient * bound_shares(gradient * _norms(reciprocal), 1.0, reciprocal, force)

@@ -1,17 +1,22 @@
 """The hyperspherical energy of a kernel."""
 
-from keras_mhe._backend import outside_torch_graphs
+from keras_mhe._backend import compiles_apart, outside_torch_graphs
 from keras_mhe._typing import NeuronAxis, Tensor
 from keras_mhe.energies._neurons import neuron_matrix
-from keras_mhe.energies._pairs import panel_width, value_and_gradient
+from keras_mhe.energies._pairs import panel_width, value_and_tangent
 from keras_mhe.energies._potential import Potential, PotentialSpec
 from keras_mhe.energies._programs import EnergyProgram
 
 
 def energy_program(n: int, potential: Potential) -> EnergyProgram:
     """The energy of all pairs of n neurons, for a matrix `(d, n)` or `(groups, d, n)`."""
-    by_panels = panel_width(n) is not None
-    return EnergyProgram(value_and_gradient, (potential,), twice_differentiable=not by_panels)
+    by_matrix = panel_width(n) is None
+    return EnergyProgram(
+        value_and_tangent,
+        (potential,),
+        twice_differentiable=by_matrix,
+        by_parts=by_matrix and compiles_apart(),
+    )
 
 
 @outside_torch_graphs

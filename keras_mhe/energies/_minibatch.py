@@ -13,7 +13,7 @@ from keras_mhe._random import fingerprint, seed_of
 from keras_mhe._typing import NeuronAxis, Tensor
 from keras_mhe.energies._bound import largest_force
 from keras_mhe.energies._energy import energy_program
-from keras_mhe.energies._neurons import neuron_matrix, tangent_gradient, unit_neurons
+from keras_mhe.energies._neurons import neuron_matrix, tangent_part, unit_neurons
 from keras_mhe.energies._pairs import mean_over_points, pair_sums
 from keras_mhe.energies._potential import Potential, PotentialSpec
 from keras_mhe.energies._programs import EnergyProgram
@@ -22,6 +22,8 @@ from keras_mhe.energies._programs import EnergyProgram
 _CLASSES = 4096
 # The sum over classes starts with partial sums of this length: one float32 sum would lose digits.
 _SUMMANDS = 64
+# The label of examples to ignore in a program. All other labels that are not classes are N.
+_IGNORED = -1
 
 
 def check_sample(sample: int | None) -> int | None:
@@ -31,9 +33,9 @@ def check_sample(sample: int | None) -> int | None:
     return check_integer(sample, "sample", least=2, expected="an integer of at least 2 or None")
 
 
-def _sampled_value_and_gradient(
+def _sampled_value_and_tangent(
     matrix: Tensor, potential: Potential, sample: int
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     *batch, dimension, n = matrix.shape
     unit, reciprocal = unit_neurons(matrix)
     count = n // sample
@@ -48,7 +50,7 @@ def _sampled_value_and_gradient(
     gradient = ops.swapaxes(ops.take(gradient, ops.argsort(order), axis=-2), -1, -2)
     pairs = math.prod(batch) * count * sample * (sample - 1)
     value, weight = mean_over_points(sums, pairs, n, potential)
-    return value, tangent_gradient(unit, reciprocal, gradient, 2.0 * weight)
+    return value, 2.0 * weight * tangent_part(unit, gradient), reciprocal
 
 
 def sampled_program(n: int, potential: Potential, sample: int) -> EnergyProgram:
@@ -64,16 +66,16 @@ def sampled_program(n: int, potential: Potential, sample: int) -> EnergyProgram:
     """
     if sample >= n:
         return energy_program(n, potential)
-    return EnergyProgram(_sampled_value_and_gradient, (potential, sample))
+    return EnergyProgram(_sampled_value_and_tangent, (potential, sample))
 
 
-def _class_value_and_gradient(
+def _class_value_and_tangent(
     matrix: Tensor, labels: Tensor, potential: Potential
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     dimension, n = matrix.shape
     unit, reciprocal = unit_neurons(matrix)
-    known = ops.logical_and(labels >= 0, labels < n)
-    labels = ops.where(known, labels, 0)
+    counted, known = labels != _IGNORED, labels < n
+    labels = ops.where(ops.logical_and(counted, known), labels, 0)
     own = ops.take(unit, labels, axis=-1)
 
     count = -(-n // _CLASSES)
@@ -87,6 +89,7 @@ def _class_value_and_gradient(
         value, slope = potential(matmul(ops.transpose(own), others))
         # A class does not meet itself, and the last panel is padded with zeros.
         pairs = ops.logical_and(labels[:, None] != index, index < n)
+        pairs = ops.logical_and(pairs, counted[:, None])
         slope = ops.where(pairs, slope, 0.0)
         sums = write_slice(sums, (j * width,), ops.sum(ops.where(pairs, value, 0.0), axis=0))
         gradient = write_slice(gradient, (j * 0, j * width), matmul(own, slope))
@@ -99,10 +102,27 @@ def _class_value_and_gradient(
 
     # A compiled step cannot raise, so an invalid label makes the energy NaN.
     one = ops.cast(ops.where(ops.all(known), 1.0, math.nan), unit.dtype)
-    share = one / ops.cast(ops.maximum(ops.size(labels), 1), unit.dtype)
+    examples = ops.sum(ops.cast(counted, "int32"))
+    share = one / ops.cast(ops.maximum(examples, 1), unit.dtype)
     sums = ops.sum(ops.reshape(sums, (-1, _SUMMANDS)), axis=-1)
     value, weight = mean_over_points(sums * share, n - 1, n, potential)
-    return value, tangent_gradient(unit, reciprocal, gradient, weight * share)
+    # In half space, a constant remains of a batch without examples.
+    value = ops.where(examples > 0, value, 0.0)
+    return value, weight * share * tangent_part(unit, gradient), reciprocal
+
+
+def _check_ignore_class(ignore_class: int | None) -> int | None:
+    """Returns the label of examples to ignore, or None."""
+    if ignore_class is None:
+        return None
+    expected = "an integer of at most 32 bits or None"
+    number = check_integer(ignore_class, "ignore_class", least=-(2**31), expected=expected)
+    if number >= 2**31:
+        raise ValueError(
+            f"Invalid value for argument `ignore_class`. Expected {expected}. "
+            f"Received: ignore_class={ignore_class!r}"
+        )
+    return number
 
 
 def _check_classes(labels: np.ndarray, n: int) -> None:
@@ -111,14 +131,41 @@ def _check_classes(labels: np.ndarray, n: int) -> None:
             "Argument `labels` must hold whole numbers, one class for each example. "
             f"Received: labels={labels!r}"
         )
-    if not 0 <= labels.min() <= labels.max() < n:
+    if labels.size and not 0 <= labels.min() <= labels.max() < n:
         raise ValueError(
             f"Argument `labels` must be between 0 and {n - 1}: the kernel has {n} neurons. "
             f"Received: labels from {labels.min()} to {labels.max()}"
         )
 
 
-def _class_labels(labels: Tensor, n: int) -> Tensor:
+def _numbered_array(labels: np.ndarray, n: int, ignore_class: int | None) -> Tensor:
+    """The labels as int32, with `_IGNORED` for examples to ignore. Other labels are checked."""
+    ignored = np.zeros(labels.shape, bool) if ignore_class is None else labels == ignore_class
+    _check_classes(labels[~ignored], n)
+    numbers = np.full(labels.shape, _IGNORED, "int32")
+    numbers[~ignored] = labels[~ignored]
+    return ops.convert_to_tensor(numbers, "int32")
+
+
+def _numbered_tensor(labels: Tensor, n: int, ignore_class: int | None) -> Tensor:
+    """The labels as int32, with `_IGNORED` for examples to ignore and n for invalid labels."""
+    dtype = keras.backend.standardize_dtype(labels.dtype)
+    numbers = ops.cast(labels, "int32")
+    known = ops.logical_and(numbers >= 0, numbers < n)
+    exact = ops.ones_like(known)
+    if dtype in ("int64", "uint32", "uint64") or keras.backend.is_float_dtype(dtype):
+        # The cast drops fractions, and wraps large integers around to valid classes.
+        exact = ops.equal(ops.cast(numbers, dtype), labels)
+    if dtype in ("uint32", "uint64"):
+        exact = ops.logical_and(exact, numbers >= 0)
+    result = ops.where(ops.logical_and(exact, known), numbers, n)
+    if ignore_class is not None:
+        ignored = ops.logical_and(exact, numbers == ignore_class)
+        result = ops.where(ignored, _IGNORED, result)
+    return result
+
+
+def _class_labels(labels: Tensor, n: int, ignore_class: int | None) -> Tensor:
     """The labels as a vector of int32. Values are checked unless the labels are a tensor."""
     concrete = not ops.is_tensor(labels)
     labels = np.asarray(labels) if concrete else labels
@@ -136,15 +183,8 @@ def _class_labels(labels: Tensor, n: int) -> Tensor:
         raise ValueError(
             f"Argument `labels` must hold at least one label. Received: labels.shape={shape}"
         )
-    if concrete:
-        _check_classes(labels, n)
-        labels = ops.convert_to_tensor(labels.astype("int32"), "int32")
-    elif real:
-        labels = ops.where(ops.equal(labels, ops.floor(labels)), labels, n)
-    elif dtype in ("int64", "uint32", "uint64"):
-        # The cast to int32 would wrap large values around to valid classes.
-        labels = ops.where(ops.logical_and(labels >= 0, labels < n), labels, n)
-    return ops.reshape(ops.cast(labels, "int32"), (-1,))
+    numbered = _numbered_array if concrete else _numbered_tensor
+    return ops.reshape(numbered(labels, n, ignore_class), (-1,))
 
 
 @outside_torch_graphs
@@ -159,6 +199,7 @@ def class_energy(
     neuron_axis: NeuronAxis = None,
     softening: float | str = "auto",
     bounded: bool = True,
+    ignore_class: int | None = None,
 ) -> Tensor:
     """Hyperspherical energy of the classes of a batch against all classes of an output layer.
 
@@ -179,8 +220,7 @@ def class_energy(
         kernel: floating-point tensor or variable of an output layer, with at least two axes.
         labels: the classes of the batch, integers from 0 to `N - 1` in any shape. Labels of shape
             `(m,)` or `(m, 1)` may also be whole numbers of a floating-point dtype. In a compiled
-            step, a label that is not a class (such as -1 for an ignored example) makes the energy
-            NaN.
+            step, a label that is not a class makes the energy NaN.
         s: power of the potential, zero or larger; 0 means the logarithm.
         factor: weight in the loss, a number or a scalar tensor.
         distance: `"euclidean"` or `"angular"`.
@@ -190,7 +230,11 @@ def class_energy(
         softening: distance below which the potential is continued linearly, as in
             `hyperspherical_energy`. `"auto"` depends on the number of all classes, N.
         bounded: whether to bound the gradient of `factor * E`, as in `MHE`. Pass the factor as an
-            argument: a bounded gradient that is multiplied later is not bounded.
+            argument: a bounded gradient that is multiplied later is not bounded. The bound depends
+            on the number of all labels in the batch, ignored ones included.
+        ignore_class: label of examples to ignore, as in
+            `keras.losses.SparseCategoricalCrossentropy`. They count neither in the sum nor in m.
+            The energy is 0 if all examples are ignored. `None` means that all examples count.
 
     Returns:
         Scalar tensor, without unit.
@@ -222,8 +266,8 @@ def class_energy(
     """
     spec = PotentialSpec(s, distance, half_space, softening)
     matrix = neuron_matrix(kernel, neuron_axis)
-    labels = _class_labels(labels, matrix.shape[-1])
-    program = EnergyProgram(_class_value_and_gradient, (spec.of_neurons(matrix),), (labels,))
+    labels = _class_labels(labels, matrix.shape[-1], _check_ignore_class(ignore_class))
+    program = EnergyProgram(_class_value_and_tangent, (spec.of_neurons(matrix),), (labels,))
     force = None
     if check_flag(bounded, "bounded"):
         dimension, n = matrix.shape

@@ -126,6 +126,48 @@ def neuron_array(
     return np.swapaxes(array.reshape(dimension, count, size), 0, 1)
 
 
+def _limits(tensor: Tensor) -> tuple[float, float]:
+    """The least and the largest number by which neurons are divided."""
+    limits = np.finfo(keras.backend.standardize_dtype(tensor.dtype))
+    # XLA multiplies by the reciprocal of a scale and flushes subnormal numbers to zero.
+    return float(limits.tiny), float(limits.max) / 8
+
+
+def scaled_neurons(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Divides each neuron by its largest entry, so that squares neither overflow nor underflow.
+
+    Returns:
+        The scaled neurons, and their largest entries, of shape `(..., 1, N)`.
+    """
+    tiny, huge = _limits(matrix)
+    largest = at_most(ops.max(ops.abs(matrix), axis=-2, keepdims=True), huge)
+    return matrix / ops.where(largest < tiny, 1.0, largest), largest
+
+
+def reciprocal_norms(square: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+    """Reciprocal norms of neurons: of the scaled neurons, and those that scale gradients.
+
+    Both are finite for every norm, and zero for a neuron of norm zero.
+
+    Args:
+        square: squared norms of the scaled neurons, of shape `(..., 1, N)`.
+        largest: as `scaled_neurons` returns it.
+    """
+    tiny, _ = _limits(square)
+    # Test the sum, which propagates NaN; XLA's max of an all-NaN column is -inf.
+    zero = square == 0.0
+    norm = ops.sqrt(ops.where(zero, 1.0, square))
+    own = ops.where(zero, 0.0, 1.0 / norm)
+    # Without a floor under the norms, one step would throw a short neuron far away.
+    top = at_least(ops.max(largest), tiny)
+    norm = ops.where(zero, 0.0, norm) * (largest / top)
+    # Not `ops.mean`, which rounds float64 to float32 on JAX.
+    mean_square = ops.sum(ops.square(norm) / math.prod(norm.shape))
+    floor = _NORM_FLOOR * ops.sqrt(at_least(mean_square, tiny))
+    reciprocal = 1.0 / at_least(at_least(norm, floor) * top, tiny)
+    return own, ops.where(zero, 0.0, reciprocal)
+
+
 def unit_neurons(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Projects neurons onto the unit sphere.
 
@@ -136,27 +178,19 @@ def unit_neurons(matrix: Tensor) -> tuple[Tensor, Tensor]:
         The unit neurons, and reciprocal norms of shape `(..., 1, N)`, which scale their gradients.
         Both are finite for every norm, and zero for a neuron of norm zero.
     """
-    limits = np.finfo(keras.backend.standardize_dtype(matrix.dtype))
-    # XLA multiplies by the reciprocal of a scale and flushes subnormal numbers to zero.
-    tiny, huge = float(limits.tiny), float(limits.max) / 8
-    largest = ops.max(ops.abs(matrix), axis=-2, keepdims=True)
-    scale = ops.where(largest < tiny, 1.0, at_most(largest, huge))
-    # With entries near 1, squares neither overflow nor underflow.
-    matrix = matrix / scale
-    square = ops.sum(ops.square(matrix), axis=-2, keepdims=True)
-    # Test the sum, which propagates NaN; XLA's max of an all-NaN column is -inf.
-    zero = square == 0.0
-    norm = ops.sqrt(ops.where(zero, 1.0, square))
-    unit = matrix / norm
+    scaled, largest = scaled_neurons(matrix)
+    square = ops.sum(ops.square(scaled), axis=-2, keepdims=True)
+    own, reciprocal = reciprocal_norms(square, largest)
+    return scaled * own, reciprocal
 
-    # Without a floor under the norms, one step would throw a short neuron far away.
-    top = at_most(at_least(ops.max(largest), tiny), huge)
-    norm = ops.where(zero, 0.0, norm) * (scale / top)
-    # Not `ops.mean`, which rounds float64 to float32 on JAX.
-    mean_square = ops.sum(ops.square(norm) / math.prod(norm.shape))
-    floor = _NORM_FLOOR * ops.sqrt(at_least(mean_square, tiny))
-    reciprocal = 1.0 / at_least(at_least(norm, floor) * top, tiny)
-    return unit, ops.where(zero, 0.0, reciprocal)
+
+def tangent_part(unit: Tensor, direction_gradient: Tensor) -> Tensor:
+    """The gradient with respect to unit neurons without its radial part.
+
+    The radial part does not change the direction of a neuron.
+    """
+    radial = ops.sum(unit * direction_gradient, axis=-2, keepdims=True)
+    return direction_gradient - unit * radial
 
 
 def tangent_gradient(
@@ -164,8 +198,6 @@ def tangent_gradient(
 ) -> Tensor:
     """Converts the gradient with respect to unit neurons to the gradient with respect to neurons.
 
-    It removes the radial part, which does not change the direction of a neuron. It scales the rest
-    by `weight` and by `reciprocal`, which `unit_neurons` returns.
+    It scales the tangent part by `weight` and by `reciprocal`, which `unit_neurons` returns.
     """
-    radial = ops.sum(unit * direction_gradient, axis=-2, keepdims=True)
-    return (direction_gradient - unit * radial) * (reciprocal * weight)
+    return tangent_part(unit, direction_gradient) * (reciprocal * weight)

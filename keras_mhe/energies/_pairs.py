@@ -8,8 +8,14 @@ from keras import ops
 from keras_mhe._backend import has_compiler, matmul, on_cpu, write_slice
 from keras_mhe._typing import Tensor
 from keras_mhe.energies._blocks import off_diagonal_mask
-from keras_mhe.energies._neurons import tangent_gradient, unit_neurons
+from keras_mhe.energies._neurons import (
+    reciprocal_norms,
+    scaled_neurons,
+    tangent_part,
+    unit_neurons,
+)
 from keras_mhe.energies._potential import Potential
+from keras_mhe.energies._programs import run_part
 
 # Up to `_CPU_MATRIX` neurons, one matrix is as fast as panels of `_CPU_PANEL` columns. Both were
 # measured on CPUs, where a panel should fit into the caches. Without a compiler, each elementwise
@@ -91,6 +97,12 @@ def panel_width(n: int) -> int | None:
     return None if n <= matrix else panel
 
 
+def _sets_at_a_time(sets: int, n: int) -> int:
+    """How many sets of n neurons have at most as many pairs as the largest single matrix."""
+    most = max(1, _matrix_and_panel_size()[0] ** 2 // n**2)
+    return next(k for k in range(min(sets, most), 0, -1) if sets % k == 0)
+
+
 def pair_sums(unit: Tensor, potential: Potential) -> tuple[Tensor, Tensor]:
     """Sums over the ordered pairs of different neurons.
 
@@ -111,9 +123,8 @@ def pair_sums(unit: Tensor, potential: Potential) -> tuple[Tensor, Tensor]:
             return _sums_by_matrix(unit, potential)
         return _sums_by_panels(unit, potential, width)
 
-    # Compute sets together as long as they have no more pairs than the largest single matrix.
-    sets, most = math.prod(batch), max(1, _matrix_and_panel_size()[0] ** 2 // n**2)
-    chunk = next(k for k in range(min(sets, most), 0, -1) if sets % k == 0)
+    sets = math.prod(batch)
+    chunk = _sets_at_a_time(sets, n)
     if chunk == sets:
         return sums(unit)
     unit = ops.reshape(unit, (sets, dimension, n))
@@ -149,8 +160,32 @@ def mean_over_points(
     return ops.sum(sums * weight) + constant, weight
 
 
-def value_and_gradient(matrix: Tensor, potential: Potential) -> tuple[Tensor, Tensor]:
-    """The energy of a matrix of neurons, and its gradient.
+def _energy_and_mixing(gram: Tensor, own: Tensor, potential: Potential) -> tuple[Tensor, Tensor]:
+    """The energy, and the matrix that mixes scaled neurons to tangents.
+
+    This part of the energy does not depend on the number of coordinates.
+
+    Args:
+        gram: products of the scaled neurons, of shape `(..., n, n)`.
+        own: reciprocal norms of the scaled neurons, of shape `(..., 1, n)`.
+        potential: energy of a pair.
+    """
+    *batch, _, n = gram.shape
+    rows = ops.swapaxes(own, -1, -2)
+    cosine = rows * gram * own
+    value, slope = potential(cosine)
+    mask = off_diagonal_mask(n, ops.arange(n, dtype="int32"))
+    slope = ops.where(mask, slope, 0.0)
+    sums = ops.sum(ops.where(mask, value, 0.0), axis=-2)
+    energy, weight = mean_over_points(sums, math.prod(batch) * n * (n - 1), n, potential)
+    # On the diagonal: minus the radial part of the derivative with respect to a unit neuron.
+    radial = own * ops.sum(slope * cosine, axis=-2, keepdims=True)
+    # Each pair occurs once in the derivative, but the energy contains it in both orders.
+    return energy, 2.0 * weight * ops.where(mask, rows * slope, -radial)
+
+
+def value_and_tangent(matrix: Tensor, potential: Potential) -> tuple[Tensor, Tensor, Tensor]:
+    """The energy of a matrix of neurons, and the two factors of its gradient.
 
     `G_i = r_i (I - u_i u_i^T) sum_j D_ij u_j`, with the unit neurons `u_i`, their reciprocal norms
     `r_i` and the derivative `D_ij` of the energy with respect to the cosine of neurons i and j.
@@ -162,12 +197,25 @@ def value_and_gradient(matrix: Tensor, potential: Potential) -> tuple[Tensor, Te
         potential: energy of a pair.
 
     Returns:
-        A scalar, the mean over groups, and a tensor shaped like `matrix`.
+        A scalar, the mean over groups; a tensor shaped like `matrix`, the gradient without `r_i`;
+        and the reciprocal norms `r_i`.
     """
-    n = matrix.shape[-1]
+    *batch, _, n = matrix.shape
+    sets = math.prod(batch)
+    if panel_width(n) is None and _sets_at_a_time(sets, n) == sets:
+        scaled, largest = scaled_neurons(matrix)
+        gram = matmul(ops.swapaxes(scaled, -1, -2), scaled)
+        square = ops.diagonal(gram, axis1=-2, axis2=-1)[..., None, :]
+        own, reciprocal = reciprocal_norms(square, largest)
+        value, mixing = run_part(_energy_and_mixing, gram, own, options=(potential,))
+        return value, matmul(scaled, mixing), reciprocal
     unit, reciprocal = unit_neurons(matrix)
     sums, direction_gradient = pair_sums(unit, potential)
-    pairs = math.prod(matrix.shape) // matrix.shape[-2] * (n - 1)
-    value, weight = mean_over_points(sums, pairs, n, potential)
-    # The gradient contains each pair once, but the energy contains it in both orders.
-    return value, tangent_gradient(unit, reciprocal, direction_gradient, 2.0 * weight)
+    value, weight = mean_over_points(sums, sets * n * (n - 1), n, potential)
+    return value, 2.0 * weight * tangent_part(unit, direction_gradient), reciprocal
+
+
+def value_and_gradient(matrix: Tensor, potential: Potential) -> tuple[Tensor, Tensor]:
+    """The energy of a matrix of neurons, and its gradient."""
+    value, tangent, reciprocal = value_and_tangent(matrix, potential)
+    return value, tangent * reciprocal

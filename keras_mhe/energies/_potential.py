@@ -2,7 +2,7 @@
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -75,33 +75,32 @@ def _arccosine(x: Tensor) -> Tensor:
     return result * ops.sqrt(1.0 - x)
 
 
-def _riesz(x: Tensor, power: float) -> tuple[Tensor, Tensor]:
-    """`x^(-power)`, or `-log(x)` for power 0, and minus its derivative."""
+def _riesz(x: Tensor, s: Any, power: int | None) -> tuple[Tensor, Tensor]:
+    """`x^(-s)`, or `-log(x)` for s = 0, and minus its derivative."""
     inverse = 1.0 / x
     if power == 0:
         return -ops.log(x), inverse
-    if power in (1, 2):
-        value = inverse if power == 1 else inverse * inverse
-    else:
-        value = ops.power(x, -power)
-    return value, power * value * inverse
+    if power == 1:
+        return inverse, inverse * inverse
+    value = inverse * inverse if power == 2 else ops.power(x, -s)
+    return value, s * value * inverse
 
 
-def _riesz_of_gap(gap: Tensor, s: float) -> tuple[Tensor, Tensor]:
+def _riesz_of_gap(gap: Tensor, s: Any, power: int | None) -> tuple[Tensor, Tensor]:
     """`(2 gap)^(-s/2)`, or `-log(2 gap) / 2` for s = 0, and minus its derivative.
 
     On PyTorch every operation visits the whole tensor, so there are as few as possible.
     """
-    if s == 0:
+    if power == 0:
         return -0.5 * ops.log(2.0 * gap), 0.5 / gap
-    if s == 1:
+    if power == 1:
         value = ops.rsqrt(2.0 * gap)
         return value, value * value * value
     inverse = 1.0 / gap
-    if s == 2:
+    if power == 2:
         value = 0.5 * inverse
         return value, value * inverse
-    value = 0.25 * inverse * inverse if s == 4 else ops.power(2.0 * gap, -s / 2)
+    value = 0.25 * inverse * inverse if power == 4 else ops.power(2.0 * gap, -s / 2)
     return value, s / 2 * value * inverse
 
 
@@ -121,14 +120,28 @@ class Potential:
     angular: bool
     half_space: bool
     epsilon: float
+    # Computed from these, because a program has the numbers above as tensors.
+    power: int | None = field(init=False)
+    antipodal: float = field(init=False)
+    edge_angle: float = field(init=False)
+    lowest_gap: float = field(init=False)
+    lowest_angle: float = field(init=False)
 
-    @property
-    def antipodal(self) -> float:
-        """`f(-1)`, the energy of a neuron and its own mirror image."""
+    def __post_init__(self) -> None:
         farthest = math.pi if self.angular else 2.0
-        return -math.log(farthest) if self.s == 0 else farthest**-self.s
+        lowest = self._lowest_cosine()
+        for name, value in {
+            # Powers with formulas of their own, which are a part of the program.
+            "power": int(self.s) if self.s in (0, 1, 2, 4) else None,
+            # `f(-1)`, the energy of a neuron and its own mirror image.
+            "antipodal": -math.log(farthest) if self.s == 0 else farthest**-self.s,
+            "edge_angle": math.acos(1.0 - self.epsilon / 2),
+            "lowest_gap": 1.0 + lowest,
+            "lowest_angle": math.acos(lowest),
+        }.items():
+            object.__setattr__(self, name, value)
 
-    def shares(self, n: int) -> tuple[float, float]:
+    def shares(self, n: int) -> tuple[float, Any]:
         """The weight of the mean over pairs in the energy of n neurons, and a constant to add.
 
         In half space the energy is the mean over 2n points. For each of them, one of the other
@@ -144,7 +157,6 @@ class Potential:
         share, constant = self.shares(n)
         return share * mean + constant
 
-    @property
     def _lowest_cosine(self) -> float:
         """The cosine below which the slope of the angle is constant. At -1 it would be infinite."""
         if not self.half_space:
@@ -183,17 +195,16 @@ class Potential:
         nearest = self.epsilon / 2
         clipped = gap if mirrored else at_least(gap, nearest)
         if self.angular:
-            angle = angle if mirrored else at_least(angle, math.acos(1.0 - nearest))
-            value, force = _riesz(angle, self.s)
+            angle = angle if mirrored else at_least(angle, self.edge_angle)
+            value, force = _riesz(angle, self.s, self.power)
             near, far = clipped, 2.0 - clipped
             if mirrored is not False:
-                lowest = self._lowest_cosine
-                _, force = _riesz(at_most(angle, math.acos(lowest)), self.s)
-                near = at_most(clipped, 1.0 - lowest)
-                far = at_most(at_least(opposite_gap, 1.0 + lowest), 2.0 - nearest)
+                _, force = _riesz(at_most(angle, self.lowest_angle), self.s, self.power)
+                near = at_most(clipped, 2.0 - self.lowest_gap)
+                far = at_most(at_least(opposite_gap, self.lowest_gap), 2.0 - nearest)
             slope = force * ops.rsqrt(near * far)
         else:
-            value, slope = _riesz_of_gap(clipped, self.s)
+            value, slope = _riesz_of_gap(clipped, self.s, self.power)
         return value if mirrored else value + slope * (clipped - gap), slope
 
     def values(self, cosine: np.ndarray) -> np.ndarray:

@@ -1,6 +1,9 @@
 """The cache of compiled programs, and programs that bring their own gradient."""
 
 import contextlib
+import contextvars
+import copy
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,23 +12,69 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mhe._backend import compiled, differentiated_on_demand, is_recording
+from keras_mhe._backend import (
+    compiled,
+    differentiated_on_demand,
+    not_constant,
+    not_differentiable,
+    with_own_gradient,
+)
 from keras_mhe._typing import Tensor
-from keras_mhe.energies._bound import bounded_gradient
+from keras_mhe.energies._bound import bound_shares, bounded_gradient
 
 _Specs = tuple[tuple[tuple[int | None, ...], str], ...]
-_Cache = Callable[[Callable[..., Any], _Specs, tuple[Any, ...]], Callable[..., Any]]
+_Cache = Callable[[Callable[..., Any], _Specs, tuple[Any, ...], bool], Callable[..., Any]]
+# Stands for a number that is an argument of a program.
+_NUMBER = object()
+_inside_program = contextvars.ContextVar("inside_program", default=False)
+
+
+def _without_numbers(option: Any, numbers: list[Any]) -> Any:
+    """The option with `_NUMBER` in place of each float or tensor, which the list receives."""
+    if isinstance(option, float) or ops.is_tensor(option):
+        numbers.append(option)
+        return _NUMBER
+    if isinstance(option, tuple):
+        return tuple(_without_numbers(part, numbers) for part in option)
+    if dataclasses.is_dataclass(option):
+        return _copy_with(option, lambda part: _without_numbers(part, numbers))
+    return option
+
+
+def _with_numbers(option: Any, numbers: Iterator[Tensor]) -> Any:
+    """The option with the next of the numbers in place of each `_NUMBER`."""
+    if option is _NUMBER:
+        return next(numbers)
+    if isinstance(option, tuple):
+        return tuple(_with_numbers(part, numbers) for part in option)
+    if dataclasses.is_dataclass(option):
+        return _copy_with(option, lambda part: _with_numbers(part, numbers))
+    return option
+
+
+def _copy_with(option: Any, change: Callable[[Any], Any]) -> Any:
+    """A copy of a frozen dataclass with changed fields, which need not pass its checks."""
+    result = copy.copy(option)
+    for field in dataclasses.fields(option):
+        object.__setattr__(result, field.name, change(getattr(option, field.name)))
+    return result
 
 
 def _empty_cache() -> _Cache:
     @functools.lru_cache(maxsize=1024)
     def lookup(
-        function: Callable[..., Any], specs: _Specs, options: tuple[Any, ...]
+        function: Callable[..., Any], specs: _Specs, options: tuple[Any, ...], by_parts: bool
     ) -> Callable[..., Any]:
-        def program(*tensors: Tensor) -> Any:
-            return function(*tensors, *options)
+        def program(*arguments: Tensor) -> Any:
+            *tensors, numbers = arguments
+            values = ops.unstack(numbers) if numbers.shape[0] else []
+            token = _inside_program.set(not by_parts)
+            try:
+                return function(*tensors, *_with_numbers(options, iter(values)))
+            finally:
+                _inside_program.reset(token)
 
-        return compiled(program, *specs)
+        return compiled(program, *specs, by_xla=not by_parts)
 
     return lookup
 
@@ -49,39 +98,65 @@ def fresh_programs() -> Iterator[None]:
 
 
 def program_for(
-    function: Callable[..., Any], *tensors: Tensor, options: tuple[Any, ...] = ()
+    function: Callable[..., Any],
+    *tensors: Tensor,
+    options: tuple[Any, ...] = (),
+    by_parts: bool = False,
 ) -> Callable[..., Any]:
     """The compiled form of `function(*tensors, *options)`, from the cache if it is there.
+
+    Numbers of type `float` in the options are arguments of the program, which serves all values.
+    TensorFlow never frees the memory of a program, so a sweep must not compile one for each value.
 
     Args:
         function: function defined at module level. It is a part of the cache key.
         tensors: tensors of the shapes and dtypes to compile for.
-        options: further arguments, fixed in the program. They must be hashable, because they are
-            a part of the cache key.
+        options: further arguments: tuples and frozen dataclasses of hashable values. The function
+            receives scalar tensors in place of floats, which may be tensors already.
+        by_parts: whether XLA compiles only the parts that the function runs by `run_part`. The
+            program then serves first tensors with any number of rows.
 
     Returns:
         A function of tensors of these shapes and dtypes.
     """
-    specs = tuple(
-        (tuple(tensor.shape), str(keras.backend.standardize_dtype(tensor.dtype)))
-        for tensor in tensors
+    numbers: list[Any] = []
+    fixed = _without_numbers(options, numbers)
+    dtypes = [str(keras.backend.standardize_dtype(tensor.dtype)) for tensor in tensors]
+    shapes: list[tuple[int | None, ...]] = [tuple(tensor.shape) for tensor in tensors]
+    if by_parts:
+        *batch, _, n = shapes[0]
+        shapes[0] = (*batch, None, n)
+    wide = "float64" if "float64" in dtypes else "float32"
+    specs = zip([*shapes, (len(numbers),)], [*dtypes, wide], strict=True)
+    program = _lookup(function, tuple(specs), fixed, by_parts)
+    # Within a function that runs by parts, the numbers are tensors.
+    vector = ops.stack(numbers) if any(map(ops.is_tensor, numbers)) else numbers
+
+    def run(*tensors: Tensor) -> Any:
+        first, *others = (*tensors, ops.convert_to_tensor(vector, wide))
+        return program(first, *(map(not_constant, others) if by_parts else others))
+
+    return run
+
+
+def run_part(function: Callable[..., Any], *tensors: Tensor, options: tuple[Any, ...] = ()) -> Any:
+    """`function(*tensors, *options)`, as a program of its own unless it is a part of one."""
+    if _inside_program.get():
+        return function(*tensors, *options)
+    return program_for(function, *tensors, options=options)(*tensors)
+
+
+def _no_second_derivative(matrix: Tensor) -> Exception:
+    return NotImplementedError(
+        "Second derivatives are not available for this energy. Only the energy of all pairs of "
+        "neurons has them, and only if it is neither projected by a matrix nor computed by panels. "
+        f"Received: {matrix.shape[-1]} neurons"
     )
-    return _lookup(function, specs, options)
 
 
 def _differentiated_once(program: Callable[..., Any]) -> Callable[..., Any]:
     """Makes a program whose gradient cannot be differentiated, so no tape records its loops."""
-
-    @ops.custom_gradient
-    def final(gradient: Tensor, matrix: Tensor) -> Any:
-        def refuse(*args: Any, upstream: Any = None) -> Any:
-            raise NotImplementedError(
-                "Second derivatives are not available for this energy. Only the energy of all "
-                "pairs of neurons has them, and only if it is neither projected by a matrix nor "
-                f"computed by panels. Received: {matrix.shape[-1]} neurons"
-            )
-
-        return gradient, refuse
+    final = not_differentiable(_no_second_derivative)
 
     def run(matrix: Tensor, *others: Tensor) -> Any:
         value, gradient = program(ops.stop_gradient(matrix), *others)
@@ -96,37 +171,30 @@ def _value_with_gradient(
     *others: Tensor,
     options: tuple[Any, ...],
     twice_differentiable: bool,
+    by_parts: bool,
 ) -> Tensor:
-    program = program_for(function, matrix, *others, options=options)
+    program = program_for(function, matrix, *others, options=options, by_parts=by_parts)
     wrap = differentiated_on_demand if twice_differentiable else _differentiated_once
-    run = wrap(program)
+    return with_own_gradient(wrap(program))(matrix, *others)
 
-    # On JAX, a custom gradient can use only tensors that are its arguments.
-    @ops.custom_gradient
-    def value(matrix: Tensor, *others: Tensor) -> Any:
-        result, gradient = run(matrix, *others)
 
-        def pull_back(*args: Any, upstream: Any = None) -> Any:
-            # PyTorch passes the inputs first and names the upstream gradient.
-            if upstream is None:
-                change = gradient * args[0]
-            else:
-                # PyTorch did not record the program. A second derivative needs a recorded one.
-                change = (run(*args)[1] if is_recording() else gradient) * upstream
-            return (change, *[None] * len(others)) if others else change
-
-        return result, pull_back
-
-    return value(matrix, *others)
+def _exact(matrix: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    *others, function, options = arguments
+    value, tangent, reciprocal = function(matrix, *others, *options)
+    return value, tangent if reciprocal is None else tangent * reciprocal
 
 
 def _weighted(matrix: Tensor, factor: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     *others, function, options, force, offset = arguments
-    value, gradient = function(matrix, *others, *options)
-    gradient = factor * gradient
+    value, tangent, reciprocal = function(matrix, *others, *options)
+    loss = factor * (value - offset)
+    if reciprocal is None:
+        gradient = factor * tangent
+        return loss, gradient if force is None else bounded_gradient(matrix, gradient, force)
+    scale = factor * reciprocal
     if force is not None:
-        gradient = bounded_gradient(matrix, gradient, force)
-    return factor * (value - offset), gradient
+        scale = scale * bound_shares(tangent, factor, reciprocal, force)
+    return loss, tangent * scale
 
 
 @dataclass(frozen=True)
@@ -135,26 +203,31 @@ class EnergyProgram:
 
     Attributes:
         function: function of a matrix of neurons, the other tensors and the options. It returns a
-            scalar and its gradient, shaped like the matrix. It is defined at module level, and
-            compiled as in `program_for`.
+            scalar, a tensor shaped like the matrix, and the reciprocal norms of the neurons. The
+            gradient is the product of the last two. None in place of the norms means that the
+            tensor is the gradient itself. The function is defined at module level, and compiled as
+            in `program_for`.
         others: further tensors, which get no gradient.
         options: further arguments, as in `program_for`.
         twice_differentiable: whether the gradient can be differentiated again.
+        by_parts: as in `program_for`.
     """
 
     function: Callable[..., Any]
     options: tuple[Any, ...] = ()
     others: tuple[Tensor, ...] = ()
     twice_differentiable: bool = False
+    by_parts: bool = False
 
     def energy(self, matrix: Tensor) -> Tensor:
         """The energy of a matrix, as a differentiable scalar tensor."""
         return _value_with_gradient(
-            self.function,
+            _exact,
             matrix,
             *self.others,
-            options=self.options,
+            options=(self.function, self.options),
             twice_differentiable=self.twice_differentiable,
+            by_parts=self.by_parts,
         )
 
     def loss(self, matrix: Tensor, factor: Any, force: float | None, offset: float = 0.0) -> Tensor:
@@ -163,7 +236,7 @@ class EnergyProgram:
         Args:
             matrix: a matrix of neurons.
             factor: number or scalar tensor. It gets no gradient.
-            force: if not None, the gradient of this loss is bounded, as in `bounded_gradient`. An
+            force: if not None, the gradient of this loss is bounded, as in `bound_shares`. An
                 upstream gradient, such as the scale of a loss in float16, is multiplied later.
             offset: energy at which the loss is zero.
         """
@@ -174,4 +247,5 @@ class EnergyProgram:
             *self.others,
             options=(self.function, self.options, force, offset),
             twice_differentiable=self.twice_differentiable,
+            by_parts=self.by_parts,
         )

@@ -1,6 +1,7 @@
 """The base of all regularizers of this package, and the sum of any two regularizers."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,15 +23,26 @@ def as_loss(value: Tensor) -> Tensor:
     return keras.ops.cast(value, keras.config.floatx())
 
 
-class Addable(keras.Regularizer):
-    """A regularizer that supports `+` with any Keras regularizer on either side."""
+def _is_zero(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0
 
-    def __add__(self, other: Any) -> "RegularizerSum":
+
+class Addable(keras.Regularizer):
+    """A regularizer that supports `+` with any Keras regularizer on either side.
+
+    It also supports `0 + regularizer`, with which Python's `sum` begins.
+    """
+
+    def __add__(self, other: Any) -> "Addable":
+        if _is_zero(other):
+            return self
         if not isinstance(other, keras.Regularizer):
             return NotImplemented
         return RegularizerSum([self, other])
 
-    def __radd__(self, other: Any) -> "RegularizerSum":
+    def __radd__(self, other: Any) -> "Addable":
+        if _is_zero(other):
+            return self
         if not isinstance(other, keras.Regularizer):
             return NotImplemented
         return RegularizerSum([other, self])
@@ -47,6 +59,7 @@ class RegularizerSum(Addable):
     `loss = r_1(kernel) + r_2(kernel) + ...`
 
     The operator `+` creates this sum if at least one of its two regularizers is from this package.
+    Python's `sum` does so too if its first regularizer is from this package.
 
     Args:
         regularizers: sequence of at least one `keras.Regularizer`. Sums in it are flattened.
@@ -114,6 +127,9 @@ class HypersphericalRegularizer(Addable):
     """
 
     half_space = False
+    # Whether the energy is constant if neurons have one coordinate, and so no directions.
+    needs_directions = True
+    warned = False
 
     def __init__(
         self, factor: float, neuron_axis: NeuronAxis, groups: int | None, bounded: bool
@@ -159,9 +175,23 @@ class HypersphericalRegularizer(Addable):
         """The energy of a matrix, a scalar tensor with the exact gradient."""
         return self.program(matrix, state).energy(matrix)
 
+    def _warn_without_directions(self, n: int) -> None:
+        """Warns once, although a regularizer is called in each trace and each eager step."""
+        if not self.warned:
+            self.warned = True
+            warnings.warn(
+                "Neurons of one coordinate have no directions, so a kernel of such neurons has a "
+                f"loss of 0. Received: {n} neurons, regularizer={self!r}",
+                stacklevel=2,
+            )
+
     def weighted_energy(self, matrix: Tensor, state: State, factor: Any) -> Tensor:
         """The loss of a matrix for a factor, a number or a scalar tensor."""
         *groups, dimension, n = matrix.shape
+        if dimension == 1 and self.needs_directions:
+            self._warn_without_directions(n)
+            # The sum of no entries is zero even if the kernel holds NaN, and its gradient is zero.
+            return as_loss(keras.ops.sum(matrix[..., :0]))
         offset, weight = self.offset_and_weight(n, dimension)
         force = None
         if self.bounded:

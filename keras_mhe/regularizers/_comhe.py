@@ -71,8 +71,8 @@ class CoMHE(PotentialRegularizer):
 
     Raises:
         TypeError, ValueError: if an argument has the wrong type or is out of range. At the first
-            call, also if a kernel does not fit `neuron_axis` or `groups`, or if the projection is
-            learned and there is no layer wrapper.
+            call, also if a kernel does not fit `neuron_axis`, `groups` or the groups of a
+            `GroupProjection`, or if the projection is learned and there is no layer wrapper.
         NotImplementedError: if second derivatives are requested of an energy that is projected by a
             matrix or computed by panels.
 

@@ -10,7 +10,7 @@ from keras_mhe._arguments import check_flag
 from keras_mhe._backend import at_least, cholesky, matmul
 from keras_mhe._typing import NeuronAxis, State, Tensor
 from keras_mhe.energies._blocks import off_diagonal_mask
-from keras_mhe.energies._neurons import tangent_gradient, unit_neurons
+from keras_mhe.energies._neurons import tangent_part, unit_neurons
 from keras_mhe.energies._programs import EnergyProgram
 from keras_mhe.regularizers._base import HypersphericalRegularizer
 
@@ -52,7 +52,7 @@ def _log_determinant(gram: Tensor) -> tuple[Tensor, Tensor]:
     return 2.0 * ops.sum(half), matmul(ops.swapaxes(inverse, -1, -2), inverse)
 
 
-def _value_and_gradient(matrix: Tensor, half_space: bool) -> tuple[Tensor, Tensor]:
+def _value_and_tangent(matrix: Tensor, half_space: bool) -> tuple[Tensor, Tensor, Tensor]:
     *batch, _, n = matrix.shape
     share = 1.0 / math.prod(batch)
     unit, reciprocal = unit_neurons(matrix)
@@ -72,8 +72,7 @@ def _value_and_gradient(matrix: Tensor, half_space: bool) -> tuple[Tensor, Tenso
         slope = inverse * near
     slope = ops.where(mask, slope, 0.0)
     # dK/dc = 2K, and each pair occurs in both orders.
-    gradient = tangent_gradient(unit, reciprocal, matmul(unit, slope), -4.0 * share)
-    return -share * value, gradient
+    return -share * value, -4.0 * share * tangent_part(unit, matmul(unit, slope)), reciprocal
 
 
 @keras.saving.register_keras_serializable(package="keras_mhe")
@@ -128,7 +127,7 @@ class MGD(HypersphericalRegularizer):
         self.half_space = check_flag(half_space, "half_space")
 
     def program(self, matrix: Tensor, state: State) -> EnergyProgram:
-        return EnergyProgram(_value_and_gradient, (self.half_space,))
+        return EnergyProgram(_value_and_tangent, (self.half_space,))
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import keras
@@ -12,21 +13,22 @@ from keras_mhe._typing import Shape, State, Tensor
 from keras_mhe.energies._energy import energy_program
 from keras_mhe.energies._potential import Potential, PotentialSpec
 from keras_mhe.energies._programs import EnergyProgram, program_for
+from keras_mhe.reference._energies import uniform_energy
 from keras_mhe.regularizers._projection_steps import (
     CosineDistance,
     FullSpaceEnergy,
     Objective,
     gradient_steps,
-    projected_value_and_gradient,
-    value_and_gradient_after_step,
+    projected_value_and_tangent,
+    value_and_tangent_after_step,
 )
 from keras_mhe.regularizers._projections import Projection
 
 
-def _value_and_gradient(
+def _value_and_tangent(
     matrix: Tensor, projection: Tensor, potential: Potential
-) -> tuple[Tensor, Tensor]:
-    return projected_value_and_gradient(matrix, projection[None], potential)
+) -> tuple[Tensor, Tensor, Tensor]:
+    return projected_value_and_tangent(matrix, projection[None], potential)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class LearnedProjection(Projection):
     unroll: bool = True
 
     def __post_init__(self) -> None:
-        self._set_integer("dim")
+        self._set_integer("dim", least=2)
         self._set_integer("steps")
         rate = check_nonnegative(self.learning_rate, "learning_rate")
         object.__setattr__(self, "learning_rate", rate)
@@ -72,9 +74,9 @@ class LearnedProjection(Projection):
             return energy_program(matrix.shape[-1], spec.of_neurons(matrix))
         potential, others = spec.of_neurons(matrix, self.dim), (state["projection"],)
         if not self.unroll:
-            return EnergyProgram(_value_and_gradient, (potential,), others)
+            return EnergyProgram(_value_and_tangent, (potential,), others)
         options = (self.objective(matrix, spec), self.learning_rate, potential)
-        return EnergyProgram(value_and_gradient_after_step, options, others)
+        return EnergyProgram(value_and_tangent_after_step, options, others)
 
 
 @keras.saving.register_keras_serializable(package="keras_mhe")
@@ -90,8 +92,8 @@ class AngleProjection(LearnedProjection):
     further. This step is not stored, and the gradient of the loss passes through it.
 
     Args:
-        dim: number of dimensions after projection. Neurons with at most `dim` coordinates are not
-            projected.
+        dim: number of dimensions after projection, at least 2. Neurons with at most `dim`
+            coordinates are not projected.
         learning_rate: size of a step, zero or larger. The learning rate of the network has no
             effect on it.
         steps: number of steps of P in a training step. P takes none if the kernel has not changed
@@ -130,9 +132,16 @@ class AdversarialProjection(LearnedProjection):
     step, P takes `steps` gradient steps that increase L. The loss uses P', which is one step
     further. This step is not stored, and the gradient of the loss passes through it.
 
+    A step that would raise L above `2^(s/2) U` is not taken (`U + log(2) / 2` for `s = 0`). U is
+    the energy of random neurons in `dim` dimensions, so this is their energy if all distances were
+    shorter by a factor of `sqrt(2)`. Without a limit, a P that moves faster than the neurons ends
+    with rank one, and all projected neurons have one direction, whatever W is. Use at least
+    `s + 2` dimensions. In fewer, the closest pairs dominate the energy, and P reaches the limit
+    within a few training steps.
+
     Args:
-        dim: number of dimensions after projection. Neurons with at most `dim` coordinates are not
-            projected.
+        dim: number of dimensions after projection, at least 2. Neurons with at most `dim`
+            coordinates are not projected.
         learning_rate: size of a step, zero or larger. The learning rate of the network has no
             effect on it.
         steps: number of steps of P in a training step, as in `AngleProjection`.
@@ -155,4 +164,8 @@ class AdversarialProjection(LearnedProjection):
 
     def objective(self, matrix: Tensor, spec: PotentialSpec) -> Objective:
         full_space = dataclasses.replace(spec, half_space=False)
-        return FullSpaceEnergy(full_space.of_neurons(matrix, self.dim))
+        n, distance, softening = matrix.shape[-1], spec.distance, spec.softening
+        limit = uniform_energy(n, self.dim, spec.s, distance=distance, softening=softening)
+        # The energy of random neurons whose distances are shorter by a factor of sqrt(2).
+        limit = limit * 2 ** (spec.s / 2) if spec.s else limit + math.log(2) / 2
+        return FullSpaceEnergy(full_space.of_neurons(matrix, self.dim), limit)

@@ -108,7 +108,7 @@ class MHP(PoleRegularizer):
         return {**super().get_config(), "s": self.s, "softening": self.softening}
 
 
-def _imbalance_and_gradient(matrix: Tensor) -> tuple[Tensor, Tensor]:
+def _imbalance_and_gradient(matrix: Tensor) -> tuple[Tensor, Tensor, None]:
     share = 1.0 / math.prod(matrix.shape[:-2])
     total = ops.sum(matrix, axis=-1, keepdims=True)
     # The scale prevents overflow and underflow of squares. A sum of zero has gradient zero.
@@ -119,7 +119,7 @@ def _imbalance_and_gradient(matrix: Tensor) -> tuple[Tensor, Tensor]:
     length = ops.sqrt(ops.where(zero, 1.0, square))
     value = ops.sum(ops.where(zero, 0.0, scale * length) * share)
     gradient = ops.where(zero, 0.0, total / length) * share
-    return value, ops.broadcast_to(gradient, matrix.shape)
+    return value, ops.broadcast_to(gradient, matrix.shape), None
 
 
 @keras.saving.register_keras_serializable(package="keras_mhe")
@@ -153,6 +153,8 @@ class RMHP(HypersphericalRegularizer):
         >>> from keras_mhe import RMHP
         >>> layer = keras.layers.Dense(10, kernel_regularizer=RMHP(0.1))
     """
+
+    needs_directions = False
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from keras_mhe._arguments import check_choice, check_flag, check_nonnegative
 from keras_mhe._backend import matmul, normals
 from keras_mhe._random import fingerprint, seed_of
 from keras_mhe._typing import NeuronAxis, Shape, State, Tensor
-from keras_mhe.energies._neurons import tangent_gradient, unit_neurons
+from keras_mhe.energies._neurons import tangent_gradient, tangent_part, unit_neurons
 from keras_mhe.energies._programs import EnergyProgram, program_for
 from keras_mhe.regularizers._base import HypersphericalRegularizer
 
@@ -34,19 +34,21 @@ class Objective(Protocol):
         """Values for each row of cosines, and the derivatives with respect to the cosines."""
 
 
-def _at_pole(matrix: Tensor, direction: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
-    """Loss and gradient for a pole, a unit vector of shape `(d,)` or `(groups, d)`."""
+def _at_pole(
+    matrix: Tensor, direction: Tensor, objective: Objective
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss and factors of its gradient, for a unit vector of shape `(d,)` or `(groups, d)`."""
     unit, reciprocal = unit_neurons(matrix)
     groups = math.prod(matrix.shape[:-2])
     value, slope = objective(ops.sum(direction[..., None] * unit, axis=-2))
     gradient = direction[..., None] * slope[..., None, :]
     weight = objective.loss_sign / groups
-    return weight * ops.sum(value), tangent_gradient(unit, reciprocal, gradient, weight)
+    return weight * ops.sum(value), weight * tangent_part(unit, gradient), reciprocal
 
 
-def _value_and_gradient(
+def _value_and_tangent(
     matrix: Tensor, pole: Tensor, objective: Objective
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     direction, _ = unit_neurons(pole[:, None])
     return _at_pole(matrix, direction[:, 0], objective)
 
@@ -97,7 +99,7 @@ def _worst_pole(matrix: Tensor, objective: Objective) -> Tensor:
     return ops.sum(poles * chosen[..., None, :], axis=-1)
 
 
-def _worst_value_and_gradient(matrix: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
+def _worst_value_and_tangent(matrix: Tensor, objective: Objective) -> tuple[Tensor, Tensor, Tensor]:
     # At its optimum the pole has no first-order effect on the value, so it counts as constant.
     return _at_pole(matrix, _worst_pole(matrix, objective), objective)
 
@@ -141,8 +143,8 @@ class PoleRegularizer(HypersphericalRegularizer):
     def program(self, matrix: Tensor, state: State) -> EnergyProgram:
         options = (self.objective(matrix),)
         if "pole" not in state:
-            return EnergyProgram(_worst_value_and_gradient, options)
-        return EnergyProgram(_value_and_gradient, options, (state["pole"],))
+            return EnergyProgram(_worst_value_and_tangent, options)
+        return EnergyProgram(_value_and_tangent, options, (state["pole"],))
 
     def get_config(self) -> dict[str, Any]:
         return {

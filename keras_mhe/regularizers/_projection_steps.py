@@ -10,11 +10,11 @@ from keras import ops
 from keras_mhe._backend import matmul
 from keras_mhe._typing import Tensor
 from keras_mhe.energies._blocks import map_column_blocks, off_diagonal_mask
-from keras_mhe.energies._neurons import tangent_gradient, unit_neurons
+from keras_mhe.energies._neurons import tangent_gradient, tangent_part, unit_neurons
 from keras_mhe.energies._pairs import value_and_gradient
 from keras_mhe.energies._potential import Potential
 
-_Gradient = tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]
+_Gradient = tuple[Tensor, Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]
 
 
 def _transposed_product(matrix: Tensor, columns: Tensor) -> Tensor:
@@ -60,17 +60,22 @@ class Objective(Protocol):
     def direction(self) -> float:
         """-1 if the steps decrease L, 1 if they increase it."""
 
+    @property
+    def limit(self) -> float | None:
+        """The largest L that a step may lead to; None for no limit."""
+
     def gradient(self, unit: Tensor, points: Tensor) -> _Gradient:
-        """The gradient of L with respect to the projected neurons, and its derivative.
+        """L, its gradient with respect to the projected neurons, and the gradient's derivative.
 
         Args:
             unit: unit neurons of shape `(..., d, n)`.
             points: their projections, `P @ unit`.
 
         Returns:
-            A tensor like `points`, and a function of a direction `change` in which the points move.
-            That function returns the directional derivative of the gradient, and the gradient of
-            its product with `change` with respect to `unit`, without the part through `points`.
+            A scalar, a tensor like `points`, and a function of a direction `change` in which the
+            points move. That function returns the directional derivative of the gradient, and the
+            gradient of its product with `change` with respect to `unit`, without the part through
+            `points`.
         """
 
 
@@ -79,6 +84,7 @@ class CosineDistance:
     """`L(P) = |cos(PW) - cos(W)|_F`, over the ordered pairs of neurons of each group."""
 
     direction = -1.0
+    limit = None
 
     def gradient(self, unit: Tensor, points: Tensor) -> _Gradient:
         n = unit.shape[-1]
@@ -129,7 +135,7 @@ class CosineDistance:
             )
             return derivative, direct
 
-        return gradient, directional_derivative
+        return ops.sqrt(square), gradient, directional_derivative
 
 
 @dataclass(frozen=True)
@@ -137,11 +143,12 @@ class FullSpaceEnergy:
     """`L(P) = E(PW)`, the energy of the projected neurons in full space."""
 
     potential: Potential
+    limit: float | None = None
     direction = 1.0
 
     def gradient(self, unit: Tensor, points: Tensor) -> _Gradient:
         n = points.shape[-1]
-        _, gradient = value_and_gradient(points, self.potential)
+        value, gradient = value_and_gradient(points, self.potential)
 
         def directional_derivative(change: Tensor) -> tuple[Tensor, Tensor]:
             projected, reciprocal = unit_neurons(points)
@@ -173,25 +180,44 @@ class FullSpaceEnergy:
             pairs = math.prod(points.shape[:-2]) * n * max(n - 1, 1)
             return derivative * (2.0 / pairs), ops.zeros_like(unit)
 
-        return gradient, directional_derivative
+        return value, gradient, directional_derivative
 
 
 def gradient_steps(
     matrix: Tensor, projection: Tensor, objective: Objective, rate: float, steps: int
 ) -> Tensor:
-    """The projection after gradient steps in the direction of the objective."""
+    """The projection after gradient steps in the direction of the objective.
+
+    With a limit, P stays where it is if a step would lead to a larger objective.
+    """
     unit, _ = unit_neurons(matrix)
 
-    def step(_: Tensor, projection: Tensor) -> Tensor:
-        gradient, _ = objective.gradient(unit, matmul(projection, unit))
+    def value_and_slope(projection: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient, _ = objective.gradient(unit, matmul(projection, unit))
+        return value, gradient
+
+    def moved(projection: Tensor, gradient: Tensor) -> Tensor:
         return projection + objective.direction * rate * _outer_product(gradient, unit)
 
-    return ops.fori_loop(0, steps, step, projection)
+    def step(_: Tensor, projection: Tensor) -> Tensor:
+        return moved(projection, value_and_slope(projection)[1])
+
+    def limited_step(_: Tensor, carry: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        projection, gradient = carry
+        candidate = moved(projection, gradient)
+        value, slope = value_and_slope(candidate)
+        allowed = value <= objective.limit
+        return ops.where(allowed, candidate, projection), ops.where(allowed, slope, gradient)
+
+    if objective.limit is None:
+        return ops.fori_loop(0, steps, step, projection)
+    carry = (projection, value_and_slope(projection)[1])
+    return ops.fori_loop(0, steps, limited_step, carry)[0]
 
 
-def value_and_gradient_after_step(
+def value_and_tangent_after_step(
     matrix: Tensor, projection: Tensor, objective: Objective, rate: float, potential: Potential
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """The energy of the neurons projected by `P' = P +- rate * dL/dP`, and its gradient.
 
     In `E(P'W)`, `P'` depends on W too. With `V = dE/dP'`, the gradient is the gradient of `E` at
@@ -201,7 +227,7 @@ def value_and_gradient_after_step(
     """
     rate = objective.direction * rate
     unit, reciprocal = unit_neurons(matrix)
-    gradient, directional_derivative = objective.gradient(unit, matmul(projection, unit))
+    _, gradient, directional_derivative = objective.gradient(unit, matmul(projection, unit))
     moved = projection + rate * _outer_product(gradient, unit)
     value, point_gradient = value_and_gradient(matmul(moved, unit), potential)
     projection_gradient = _outer_product(point_gradient, unit)
@@ -209,12 +235,12 @@ def value_and_gradient_after_step(
     through_step = _transposed_product(projection_gradient, gradient)
     through_step = through_step + _transposed_product(projection, derivative) + direct
     total = _transposed_product(moved, point_gradient) + rate * through_step
-    return value, tangent_gradient(unit, reciprocal, total, 1.0)
+    return value, tangent_part(unit, total), reciprocal
 
 
-def projected_value_and_gradient(
+def projected_value_and_tangent(
     matrix: Tensor, projections: Tensor, potential: Potential
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """The mean energy of the neurons under constant projections, and its gradient.
 
     Args:
@@ -229,4 +255,4 @@ def projected_value_and_gradient(
     points = ops.reshape(matmul(rows, unit), (*batch, count, p, n))
     value, gradient = value_and_gradient(points, potential)
     direction_gradient = _transposed_product(rows, ops.reshape(gradient, (*batch, count * p, n)))
-    return value, tangent_gradient(unit, reciprocal, direction_gradient, 1.0)
+    return value, tangent_part(unit, direction_gradient), reciprocal

@@ -17,7 +17,7 @@ from keras_mhe.energies._neurons import neuron_matrix
 from keras_mhe.energies._pairs import panel_width, value_and_gradient
 from keras_mhe.energies._potential import Potential, PotentialSpec
 from keras_mhe.energies._programs import EnergyProgram, program_for
-from keras_mhe.regularizers._projection_steps import projected_value_and_gradient
+from keras_mhe.regularizers._projection_steps import projected_value_and_tangent
 
 _LARGEST_SEED = 2**31 - 1
 
@@ -59,17 +59,16 @@ class Projection(abc.ABC):
         return cls(**config)
 
 
-def _draw(matrix: Tensor, projection: "RandomProjection") -> Tensor:
-    number = fingerprint(matrix) if projection.resample else 0
-    shape = (projection.count, projection.dim, matrix.shape[-2])
+def _draw(matrix: Tensor, seed: Tensor, count: int, dim: int, resample: bool) -> Tensor:
+    number = fingerprint(matrix) if resample else 0
     dtype = keras.backend.standardize_dtype(matrix.dtype)
-    return normals(shape, dtype, seed_of(number, projection.seed))
+    return normals((count, dim, matrix.shape[-2]), dtype, seed_of(number, seed))
 
 
-def _random_value_and_gradient(
-    matrix: Tensor, projection: "RandomProjection", potential: Potential
-) -> tuple[Tensor, Tensor]:
-    return projected_value_and_gradient(matrix, _draw(matrix, projection), potential)
+def _random_value_and_tangent(
+    matrix: Tensor, seed: Tensor, draw: tuple[int, int, bool], potential: Potential
+) -> tuple[Tensor, Tensor, Tensor]:
+    return projected_value_and_tangent(matrix, _draw(matrix, seed, *draw), potential)
 
 
 @keras.saving.register_keras_serializable(package="keras_mhe")
@@ -82,8 +81,8 @@ class RandomProjection(Projection):
     the kernel changes. It is the same for the same kernel, on every replica and after loading.
 
     Args:
-        dim: number of dimensions after projection. Neurons with at most `dim` coordinates are not
-            projected.
+        dim: number of dimensions after projection, at least 2. Neurons with at most `dim`
+            coordinates are not projected.
         count: number of projections.
         seed: integer from 0 to `2^31 - 1`. Different seeds give different draws.
         resample: whether to draw again when the kernel changes. If False, all kernels of the same
@@ -107,7 +106,7 @@ class RandomProjection(Projection):
     resample: bool = True
 
     def __post_init__(self) -> None:
-        self._set_integer("dim")
+        self._set_integer("dim", least=2)
         self._set_integer("count")
         self._set_integer("seed", least=0)
         if self.seed > _LARGEST_SEED:
@@ -145,7 +144,16 @@ class RandomProjection(Projection):
                 f"Received: kernel.shape={tuple(kernel.shape)}"
             )
         # Compiled as in training: without XLA, TensorFlow draws other numbers.
-        return program_for(_draw, matrix, options=(self,))(matrix)
+        return program_for(_draw, matrix, self._seed, options=self._draw)(matrix, self._seed)
+
+    @property
+    def _seed(self) -> Tensor:
+        """The seed as an argument of programs, so that one program serves all seeds."""
+        return ops.convert_to_tensor(self.seed, "int32")
+
+    @property
+    def _draw(self) -> tuple[int, int, bool]:
+        return self.count, self.dim, self.resample
 
     def dimensions(self, dimension: int) -> list[tuple[float, int]]:
         return [(1.0, min(dimension, self.dim))]
@@ -154,14 +162,14 @@ class RandomProjection(Projection):
         if matrix.shape[-2] <= self.dim:
             return energy_program(matrix.shape[-1], spec.of_neurons(matrix))
         potential = spec.of_neurons(matrix, self.dim)
-        return EnergyProgram(_random_value_and_gradient, (self, potential))
+        return EnergyProgram(_random_value_and_tangent, (self._draw, potential), (self._seed,))
 
 
 def _grouped_value_and_gradient(
-    matrix: Tensor, parts: tuple[tuple[int, int, Potential], ...]
-) -> tuple[Tensor, Tensor]:
+    matrix: Tensor, total: int, parts: tuple[tuple[int, int, Potential], ...]
+) -> tuple[Tensor, Tensor, None]:
     *batch, _, n = matrix.shape
-    total, value, gradients, start = sum(count for count, _, _ in parts), 0.0, [], 0
+    value, gradients, start = 0.0, [], 0
     for count, rows, potential in parts:
         end = start + count * rows
         groups = ops.reshape(matrix[..., start:end, :], (*batch, count, rows, n))
@@ -169,7 +177,9 @@ def _grouped_value_and_gradient(
         value = value + count / total * own_value
         gradients.append(count / total * ops.reshape(gradient, (*batch, count * rows, n)))
         start = end
-    return value, ops.concatenate(gradients, axis=-2)
+    # Groups of one coordinate are last.
+    gradients.append(ops.zeros_like(matrix[..., start:, :]))
+    return value, ops.concatenate(gradients, axis=-2), None
 
 
 @keras.saving.register_keras_serializable(package="keras_mhe")
@@ -178,14 +188,15 @@ class GroupProjection(Projection):
     """Projections of compressive MHE to disjoint groups of coordinates.
 
     `E = mean over k of E(W_k)`, where W is the matrix of neurons, of shape `(d, N)`, and `W_k` are
-    its rows in group k. Groups are contiguous, and their sizes differ by at most one.
+    its rows in group k. Groups are contiguous, and their sizes differ by at most one. A group of
+    one coordinate has no directions, and its energy counts as 0.
 
     Args:
-        count: number of groups, at most the number of coordinates of a neuron.
+        count: number of groups, less than the number of coordinates of a neuron.
 
     Raises:
         TypeError, ValueError: if `count` has the wrong type or is out of range. At the first call
-            (when the layer wrapper is built), also if a neuron has fewer than `count` coordinates.
+            (when the layer wrapper is built), also if no group has two coordinates.
 
     Source: Lin et al. (2020), "Regularizing Neural Networks via Minimizing Hyperspherical
     Energy", CVPR.
@@ -201,18 +212,20 @@ class GroupProjection(Projection):
         self._set_integer("count")
 
     def state_shapes(self, dimension: int) -> dict[str, Shape]:
-        if self.count > dimension:
-            raise ValueError(
-                "A neuron needs at least one coordinate for each group of its projection. "
-                f"Received: count={self.count}, neurons of {dimension} coordinates"
-            )
+        # The loss of neurons of one coordinate is 0, so they are not divided into groups.
+        if dimension > 1:
+            self.dimensions(dimension)
         return {}
 
     def dimensions(self, dimension: int) -> list[tuple[float, int]]:
-        self.state_shapes(dimension)
+        if self.count >= dimension > 1 or self.count > 1 == dimension:
+            raise ValueError(
+                "A neuron needs more coordinates than its projection has groups, so that a group "
+                f"has two. Received: count={self.count}, neurons of {dimension} coordinates"
+            )
         size, larger = divmod(dimension, self.count)
         counts = [(larger, size + 1), (self.count - larger, size)]
-        return [(count / self.count, rows) for count, rows in counts if count]
+        return [(count / self.count, rows) for count, rows in counts if count and rows > 1]
 
     def program(self, matrix: Tensor, state: State, spec: PotentialSpec) -> EnergyProgram:
         parts = tuple(
@@ -221,5 +234,5 @@ class GroupProjection(Projection):
         )
         by_panels = panel_width(matrix.shape[-1]) is not None
         return EnergyProgram(
-            _grouped_value_and_gradient, (parts,), twice_differentiable=not by_panels
+            _grouped_value_and_gradient, (self.count, parts), twice_differentiable=not by_panels
         )

@@ -10,7 +10,7 @@ from keras_mhe._arguments import check_flag
 from keras_mhe._backend import matmul
 from keras_mhe._typing import NeuronAxis, State, Tensor
 from keras_mhe.energies._blocks import map_column_blocks, off_diagonal_mask
-from keras_mhe.energies._neurons import tangent_gradient, unit_neurons
+from keras_mhe.energies._neurons import tangent_part, unit_neurons
 from keras_mhe.energies._programs import EnergyProgram
 from keras_mhe.regularizers._base import HypersphericalRegularizer
 
@@ -28,15 +28,15 @@ def _nearest_neurons(unit: Tensor, half_space: bool) -> Tensor:
     return map_column_blocks(nearest, unit)[0][..., 0, :]
 
 
-def _value_and_gradient(
+def _value_and_tangent(
     matrix: Tensor, half_space: bool, all_neurons: bool
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor | None]:
     *batch, d, n = matrix.shape
     if n == 1:
         # A single neuron has no distance in full space; its own mirror image is at distance 2.
         own_image = 2.0 if all_neurons else 4.0
         zeros = ops.zeros_like(matrix)
-        return ops.sum(zeros) - (own_image if half_space else 0.0), zeros
+        return ops.sum(zeros) - (own_image if half_space else 0.0), zeros, None
     groups = math.prod(batch)
     unit, reciprocal = unit_neurons(matrix)
     # One list of neurons as rows, for all groups.
@@ -68,7 +68,7 @@ def _value_and_gradient(
     force = weight[:, None] * gap
     gradient = ops.segment_sum(sign * force, nearest, num_segments=groups * n) - force
     gradient = ops.swapaxes(ops.reshape(gradient, (*batch, n, d)), -1, -2)
-    return -ops.sum(measure), tangent_gradient(unit, reciprocal, gradient, 1.0)
+    return -ops.sum(measure), tangent_part(unit, gradient), reciprocal
 
 
 @keras.saving.register_keras_serializable(package="keras_mhe")
@@ -125,7 +125,7 @@ class MHS(HypersphericalRegularizer):
         return n if self.all_neurons else min(n, 2)
 
     def program(self, matrix: Tensor, state: State) -> EnergyProgram:
-        return EnergyProgram(_value_and_gradient, (self.half_space, self.all_neurons))
+        return EnergyProgram(_value_and_tangent, (self.half_space, self.all_neurons))
 
     def get_config(self) -> dict[str, Any]:
         return {

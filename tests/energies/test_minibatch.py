@@ -1,5 +1,6 @@
 """Energies of random groups of neurons, and of the classes of a batch."""
 
+import functools
 import itertools
 import math
 import re
@@ -43,7 +44,10 @@ class TestSample:
 
         def draw(order):
             monkeypatch.setattr(keras.random, "shuffle", lambda x, seed: order)
-            return _minibatch._sampled_value_and_gradient(tensor, potential, sample)
+            value, tangent, reciprocal = _minibatch._sampled_value_and_tangent(
+                tensor, potential, sample
+            )
+            return value, tangent * reciprocal
 
         program = compiled(draw, ((shape[-1],), "int32"))
         draws = [
@@ -135,8 +139,17 @@ class TestSample:
 class TestClassEnergy:
     """The energy of the classes of a batch against all other classes."""
 
-    labels = (3, 0, 3, 4)
-
+    @pytest.mark.parametrize(
+        ("labels", "ignore_class"),
+        [
+            ((3, 0, 3, 4), None),
+            ((3, -1, 3, 0), -1),
+            ((3, 0, 3, 0), 0),
+            ((3, 255, 255, 255), 255),
+            ((3, 0, 3, 4), -100),
+        ],
+        ids=["all", "negative", "class", "one", "none"],
+    )
     @pytest.mark.parametrize(
         ("s", "distance", "half_space"),
         [
@@ -146,7 +159,9 @@ class TestClassEnergy:
             (2.5, "euclidean", False),
         ],
     )
-    def test_value_and_gradient_match_the_definition(self, s, distance, half_space, float64):
+    def test_value_and_gradient_match_the_definition(
+        self, s, distance, half_space, labels, ignore_class, float64
+    ):
         kernel = normals(3, 5, seed=1, dtype="float64")
 
         def expected(kernel):
@@ -154,22 +169,21 @@ class TestClassEnergy:
             points = np.concatenate([unit, -unit], axis=1) if half_space else unit
             energies = [
                 oracle.pair_energy(points[:, i], points[:, j], s, distance, 0.7**2)
-                for i in self.labels
+                for i in labels
+                if i != ignore_class
                 for j in range(points.shape[1])
                 if j != i
             ]
             return np.mean(energies)
 
-        value, gradient = class_value_and_gradient(
-            kernel, self.labels, s, distance=distance, half_space=half_space, softening=0.7
-        )
-        assert value == pytest.approx(expected(kernel), rel=1e-8)
-        differences = np.zeros_like(kernel)
-        for index in np.ndindex(kernel.shape):
-            shift = np.zeros_like(kernel)
-            shift[index] = 1e-5
-            differences[index] = (expected(kernel + shift) - expected(kernel - shift)) / 2e-5
-        np.testing.assert_allclose(gradient, differences, rtol=1e-5, atol=1e-7)
+        differences = oracle.central_differences(expected, kernel, step=1e-5)
+        options = {"distance": distance, "half_space": half_space, "softening": 0.7}
+        for seen in (labels, keras.ops.convert_to_tensor(np.array(labels, "int32"))):
+            value, gradient = class_value_and_gradient(
+                kernel, seen, s, ignore_class=ignore_class, **options
+            )
+            assert value == pytest.approx(expected(kernel), rel=1e-8)
+            np.testing.assert_allclose(gradient, differences, rtol=1e-5, atol=1e-7)
 
     @pytest.mark.parametrize("half_space", SPACES)
     def test_energy_of_all_classes_is_the_hyperspherical_energy(self, half_space):
@@ -217,6 +231,50 @@ class TestClassEnergy:
             keras.ops.convert_to_tensor(np.array([1, 2, 6], "int32")),
         ):
             assert class_value_and_gradient(kernel, labels)[0] == expected
+
+    @pytest.mark.parametrize(
+        ("labels", "ignore_class"),
+        [
+            (np.array([[1], [-1], [6]], "int64"), -1),
+            (np.array([[1, 2, 0], [6, 0, 0]], "uint8"), 0),
+            (np.array([1, 255, 255, 6], "uint8"), 255),
+            (np.array([[1.0], [-100.0], [6.0]], "float32"), -100),
+        ],
+        ids=["column", "padded", "unsigned", "float"],
+    )
+    def test_labels_of_any_shape_and_dtype_can_be_ignored(self, labels, ignore_class):
+        kernel = normals(4, 7)
+        expected = class_value_and_gradient(kernel, labels[labels != ignore_class].astype("int32"))
+        for seen in (labels, keras.ops.convert_to_tensor(labels, labels.dtype.name)):
+            value, gradient = class_value_and_gradient(kernel, seen, ignore_class=ignore_class)
+            assert value == pytest.approx(expected[0], rel=1e-6)
+            np.testing.assert_allclose(gradient, expected[1], rtol=1e-5, atol=1e-7)
+
+    @pytest.mark.parametrize("half_space", SPACES)
+    def test_energy_is_zero_if_all_examples_are_ignored(self, half_space):
+        kernel, labels = normals(4, 7), np.array([-1, -1, -1], "int32")
+        for seen in (labels, keras.ops.convert_to_tensor(labels)):
+            value, gradient = class_value_and_gradient(
+                kernel, seen, half_space=half_space, ignore_class=-1
+            )
+            assert value == 0
+            np.testing.assert_array_equal(gradient, np.zeros_like(kernel))
+
+    def test_other_labels_that_are_not_classes_stay_invalid(self):
+        kernel = normals(4, 7)
+        for labels in ([1, -1, -2], [1, -1, 7], [-1, -1, 7], [1.0, -1.0, 0.5]):
+            with pytest.raises(ValueError, match="Argument `labels` must"):
+                class_energy(kernel, labels, ignore_class=-1)
+            tensor = keras.ops.convert_to_tensor(np.array(labels))
+            assert math.isnan(class_value_and_gradient(kernel, tensor, ignore_class=-1)[0])
+
+    @pytest.mark.parametrize(
+        ("ignore_class", "error"),
+        [(True, TypeError), (-1.0, TypeError), ("-1", TypeError), (2**31, ValueError)],
+    )
+    def test_invalid_ignored_classes_are_named_in_the_error(self, ignore_class, error):
+        with pytest.raises(error, match=r"`ignore_class`.*integer.*Received: ignore_class="):
+            class_energy(normals(4, 7), [1, 2, 6], ignore_class=ignore_class)
 
     def test_neuron_axis_selects_the_axis_of_classes(self):
         kernel = normals(4, 7)
@@ -271,10 +329,26 @@ class TestClassEnergy:
         import tensorflow as tf
 
         kernel = tf.constant(normals(4, 7))
-        program = tf.function(lambda labels: class_energy(kernel, labels))
-        program = program.get_concrete_function(tf.TensorSpec((None,), "int32"))
-        assert program(tf.zeros((0,), "int32")) == 0
-        assert program(tf.constant([1, 2])) == class_energy(kernel, [1, 2])
+        for half_space in SPACES:
+            options = {"half_space": half_space, "ignore_class": -1}
+
+            def energy(labels, options=options):
+                with tf.GradientTape() as tape:
+                    tape.watch(kernel)
+                    value = class_energy(kernel, labels, **options)
+                return value, tape.gradient(value, kernel)
+
+            program = tf.function(energy)
+            program = program.get_concrete_function(tf.TensorSpec((None,), "int32"))
+            for labels in (tf.zeros((0,), "int32"), tf.constant([-1, -1])):
+                value, gradient = program(labels)
+                assert value == 0
+                assert not np.any(gradient)
+            for labels in ([1, 2], [-1, 1, 2, -1, -1]):
+                value, gradient = program(tf.constant(labels))
+                assert value == class_energy(kernel, [1, 2], half_space=half_space)
+                assert np.all(np.isfinite(gradient))
+            assert math.isnan(program(tf.constant([-1, 7]))[0])
 
     def test_labels_can_be_traced_inside_a_differentiated_function(self):
         if keras.backend.backend() != "jax":
@@ -285,6 +359,8 @@ class TestClassEnergy:
         expected = class_value_and_gradient(kernel, labels)[1]
         for function in (jax.jit(class_energy), jax.checkpoint(class_energy)):
             np.testing.assert_allclose(jax.grad(function)(kernel, labels), expected, rtol=1e-6)
+        gradient = jax.jit(jax.grad(functools.partial(class_energy, ignore_class=6)))
+        np.testing.assert_array_equal(gradient(kernel, np.array([6, 6, 6], "int32")), 0.0)
 
     def test_second_derivatives_raise_a_clear_error(self):
         if keras.backend.backend() != "jax":

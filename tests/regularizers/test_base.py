@@ -7,6 +7,7 @@ import pickle
 import keras
 import numpy as np
 import pytest
+from differentiate import value_and_gradient
 
 import keras_mhe
 from keras_mhe import (
@@ -19,9 +20,10 @@ from keras_mhe import (
     CoMHE,
     GroupProjection,
     HalfSpaceMHE,
+    HypersphericalRegularization,
     hyperspherical_energy,
 )
-from keras_mhe.regularizers import RegularizerSum
+from keras_mhe.regularizers import AttentionEnergy, HypersphericalRegularizer, RegularizerSum
 
 KERNEL = np.random.default_rng(0).standard_normal((3, 3, 4, 8)).astype("float32")
 
@@ -92,7 +94,30 @@ class TestSum:
         left + HalfSpaceMHE()
         assert len(left.regularizers) == 2
 
-    @pytest.mark.parametrize("other", [1, None, {"class_name": "L2"}, abs])
+    @pytest.mark.parametrize("make", [list, tuple, iter], ids=["list", "tuple", "iterator"])
+    def test_sum_of_python_equals_the_operator(self, make):
+        terms = [MHE(), keras.regularizers.L2(5e-4), HalfSpaceMHE()]
+        total = sum(make(terms))
+        assert total.regularizers == terms
+
+    @pytest.mark.parametrize(
+        "regularizer",
+        [MHE(), MHE() + HalfSpaceMHE(), AttentionEnergy(MHE(), [(2, 3)])],
+        ids=lambda regularizer: type(regularizer).__name__,
+    )
+    def test_adding_zero_returns_the_regularizer_itself(self, regularizer):
+        assert sum([regularizer]) is regularizer
+        for zero in (0, 0.0):
+            assert zero + regularizer is regularizer
+            assert regularizer + zero is regularizer
+
+    def test_addition_of_a_name_raises_an_error(self):
+        with pytest.raises(TypeError, match="unsupported operand"):
+            MHE() + "l2"
+        with pytest.raises(TypeError):
+            "l2" + MHE()
+
+    @pytest.mark.parametrize("other", [1, 1.0, False, None, {"class_name": "L2"}, abs])
     def test_addition_of_other_objects_raises_an_error(self, other):
         with pytest.raises(TypeError, match="unsupported operand"):
             MHE() + other
@@ -115,6 +140,114 @@ class TestSum:
         assert keras.backend.standardize_dtype(value.dtype) == keras.config.floatx()
         expected = float(regularizer(keras.ops.cast(kernel, "float32")))
         assert float(value) == pytest.approx(expected, rel=1e-2)
+
+
+def losses(model):
+    return [float(keras.ops.convert_to_numpy(x)) for x in model.losses]
+
+
+# Constructors, because each regularizer warns once.
+MEASURES_OF_DIRECTIONS = {
+    "MHE": MHE,
+    "MHE-sample": lambda: MHE(sample=2),
+    "MHE-position": lambda: MHE(scale="position", groups=2, bounded=False),
+    "HalfSpaceMHE": HalfSpaceMHE,
+    "CoMHE": CoMHE,
+    "CoMHE-group": lambda: CoMHE(projection=GroupProjection(4)),
+    "MHS": lambda: MHS(half_space=True),
+    "MHP": lambda: MHP(pole="worst"),
+    "MHC": lambda: MHC(pole="worst"),
+    "MGD": MGD,
+}
+
+
+class TestOneCoordinate:
+    """Neurons of one coordinate have no directions: loss 0, gradient 0 and one warning."""
+
+    kernel = np.array([[1.0, 2.0, -0.5, 1.0, -3.0, 0.1, 0.0, 2.0]], "float32")
+
+    def test_every_measure_is_tested(self):
+        tested = {name.split("-")[0] for name in MEASURES_OF_DIRECTIONS} | {"RMHP"}
+        exported = {
+            name: getattr(keras_mhe.regularizers, name)
+            for name in keras_mhe.__all__
+            if hasattr(keras_mhe.regularizers, name)
+        }
+        measures = {
+            name
+            for name, cls in exported.items()
+            if isinstance(cls, type) and issubclass(cls, HypersphericalRegularizer)
+        }
+        assert measures == tested
+
+    @pytest.mark.parametrize("name", MEASURES_OF_DIRECTIONS)
+    def test_loss_and_gradient_are_zero_with_one_warning(self, name):
+        regularizer = MEASURES_OF_DIRECTIONS[name]()
+        with pytest.warns(UserWarning, match=r"no directions.*Received: [48] neurons"):
+            value, gradient = value_and_gradient(regularizer, self.kernel)
+        assert value == 0
+        np.testing.assert_array_equal(gradient, np.zeros_like(self.kernel))
+        # A second warning would be an error.
+        assert value_and_gradient(regularizer, self.kernel)[0] == 0
+
+    def test_measure_of_neurons_keeps_its_loss(self):
+        value, gradient = value_and_gradient(RMHP(3.0, bounded=False), self.kernel)
+        assert value == pytest.approx(3 * abs(self.kernel.sum()), rel=1e-6)
+        np.testing.assert_allclose(gradient, np.full_like(self.kernel, 3.0))
+
+    def test_energy_as_a_function_stays_exact(self):
+        # Pairs are equal or opposite, at squared distances of 0 and 4.
+        kernel = keras.ops.convert_to_tensor(self.kernel[:, :2] * [1.0, -1.0])
+        assert float(hyperspherical_energy(kernel)) == pytest.approx(1 / 4)
+        assert float(MHE().energy(kernel, {})) == pytest.approx(1 / 4)
+
+    @pytest.mark.parametrize(
+        ("regularizer", "shape"),
+        [
+            (MHE(neuron_axis=0), (6, 1)),
+            (HalfSpaceMHE(), (1, 1, 1, 8)),
+            (MHE(neuron_axis=(0, -1), groups=2), (6, 1, 2)),
+            (AttentionEnergy(HalfSpaceMHE(), [(2, 3)]), (1, 2, 3)),
+            (MHE() + keras.regularizers.L2(0.0), (1, 8)),
+        ],
+        ids=["embedding", "pointwise", "axes", "attention", "sum"],
+    )
+    @pytest.mark.parametrize("dtype", ["float16", "float32"])
+    def test_every_axis_and_dtype_counts(self, regularizer, shape, dtype):
+        kernel = keras.ops.full(shape, math.nan if shape[0] > 1 else 2.0, dtype)
+        with pytest.warns(UserWarning, match="no directions"):
+            value = copy.deepcopy(regularizer)(kernel)
+        assert float(value) == 0
+        assert keras.backend.standardize_dtype(value.dtype) == keras.config.floatx()
+
+    @pytest.mark.parametrize("make", [HalfSpaceMHE, MHP], ids=["energy", "learned"])
+    def test_wrapper_regularizes_the_other_kernels_of_a_layer(self, make):
+        layer = keras.layers.LSTM(3)
+        wrapper = HypersphericalRegularization(layer, make())
+        wrapper.build((None, 4, 1))
+        with pytest.warns(UserWarning, match="no directions"):
+            of_kernel, of_recurrent_kernel = losses(wrapper)
+        assert of_kernel == 0
+        assert of_recurrent_kernel != 0
+        assert losses(wrapper) == [of_kernel, of_recurrent_kernel]
+        # Files of earlier versions hold the poles of both kernels.
+        shapes = {name: tuple(value.shape) for name, value in wrapper.state.items()}
+        poles = {"kernel/pole": (1,), "recurrent_kernel/pole": (3,)}
+        assert shapes == (poles if make is MHP else {})
+
+    def test_training_warns_once(self):
+        dense = keras.layers.Dense(8, kernel_regularizer=MHE(100.0))
+        model = keras.Sequential([keras.Input((1,)), dense])
+        model.compile(keras.optimizers.SGD(0.1), lambda y, p: 0.0 * p[:, 0])
+        before = keras.ops.convert_to_numpy(dense.kernel)
+        ones = np.ones((6, 1), "float32")
+        with pytest.warns(UserWarning, match="no directions"):
+            history = model.fit(ones, ones, 4, epochs=2, verbose=0)
+        # A second warning would be an error: in another program, and in eager mode.
+        assert model.evaluate(ones, ones, verbose=0) == 0
+        assert losses(model) == [0]
+        assert history.history["loss"] == [0, 0]
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(dense.kernel), before)
 
 
 class TestConfiguration:
@@ -158,10 +291,6 @@ def model_with(regularizer):
             keras.layers.Dense(3, kernel_regularizer=MHE(10.0, s=0)),
         ]
     )
-
-
-def losses(model):
-    return [float(keras.ops.convert_to_numpy(x)) for x in model.losses]
 
 
 class TestModels:

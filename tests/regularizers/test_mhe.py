@@ -81,7 +81,8 @@ def test_projections_use_the_dimensions_after_projection(projection, dimensions)
 
 
 def test_neurons_of_one_coordinate_lose_nothing():
-    assert loss(MHE(scale="position"), np.array([[1.0, 1.0, -1.0, 1.0]])) == 0
+    with pytest.warns(UserWarning, match="no directions"):
+        assert loss(MHE(scale="position"), np.array([[1.0, 1.0, -1.0, 1.0]])) == 0
 
 
 def test_unknown_scales_raise_an_error():

@@ -33,13 +33,16 @@ def gradient_steps(matrix, projection, *options):
     return _projection_steps.gradient_steps(*arrays, *options)
 
 
+def value_and_gradient_after_step(*arguments):
+    value, tangent, reciprocal = _projection_steps.value_and_tangent_after_step(*arguments)
+    return value, tangent * reciprocal
+
+
 def energy_after_step(matrix, projection, objective, rate, potential):
     """Returns the energy after a step and its gradient, both by one program."""
 
     def function(matrix, projection):
-        return _projection_steps.value_and_gradient_after_step(
-            matrix, projection, objective, rate, potential
-        )
+        return value_and_gradient_after_step(matrix, projection, objective, rate, potential)
 
     arrays = (matrix, projection)
     return program_of(function, *arrays)(*map(keras.ops.convert_to_tensor, arrays))
@@ -171,7 +174,7 @@ class TestEnergyAfterStep:
                 programs[kernel.shape] = [
                     program_of(function, *arrays)
                     for function in (
-                        lambda m, p: _projection_steps.value_and_gradient_after_step(
+                        lambda m, p: value_and_gradient_after_step(
                             m, p, objective, 0.1, potential(half_space=True)
                         ),
                         lambda m, p: _projection_steps.gradient_steps(m, p, objective, 0.1, 1),

@@ -14,7 +14,11 @@ from keras_mhe import (
     GroupProjection,
     RandomProjection,
 )
+from keras_mhe.energies._potential import PotentialSpec
+from keras_mhe.energies._programs import program_for
+from keras_mhe.reference import uniform_energy
 from keras_mhe.regularizers._learned_projections import LearnedProjection
+from keras_mhe.regularizers._projection_steps import FullSpaceEnergy, gradient_steps
 from keras_mhe.regularizers._projections import Projection
 
 PROJECTIONS = [RandomProjection, AngleProjection, AdversarialProjection, GroupProjection]
@@ -121,8 +125,37 @@ class TestRandomProjection:
         assert loss(kernel, projection)[0] == pytest.approx(expected, rel=1e-5)
 
 
+class TestAdversarialProjection:
+    """With constant neurons and large steps, as if P moved faster than the neurons."""
+
+    @pytest.mark.parametrize(("s", "dim", "factor", "offset"), [(2, 3, 2, 0), (0, 4, 1, 0.3466)])
+    def test_projected_energy_stays_below_its_limit(self, s, dim, factor, offset):
+        neurons, start = normals(16, 24), normals(dim, 16, seed=1)
+        matrix = keras.ops.convert_to_tensor(neurons)
+        state = {"projection": keras.ops.convert_to_tensor(start)}
+        regularizer = CoMHE(1.0, s, projection=AdversarialProjection(dim, learning_rate=3.0))
+        for _ in range(30):
+            state = regularizer.update_state(matrix, state)
+        projection = keras.ops.convert_to_numpy(state["projection"])
+        first, last = (auto_energy(p @ neurons, False, s=s) for p in (start, projection))
+        limit = factor * uniform_energy(24, dim, s, softening="auto") + offset
+        assert first < last <= limit + 1e-4
+
+    def test_steps_below_the_limit_have_the_bits_of_steps_without_limit(self):
+        arrays = normals(40, 50), normals(30, 40, seed=1)
+        potential = PotentialSpec().potential(50, 30)
+        results = []
+        for limit in (None, 2 * uniform_energy(50, 30)):
+            objective = FullSpaceEnergy(potential, limit)
+            tensors = [keras.ops.convert_to_tensor(array) for array in arrays]
+            program = program_for(gradient_steps, *tensors, options=(objective, 0.1, 10))
+            results.append(keras.ops.convert_to_numpy(program(*tensors)))
+        np.testing.assert_array_equal(*results)
+        assert np.any(results[0] != arrays[1])
+
+
 class TestGroupProjection:
-    @pytest.mark.parametrize(("d", "count"), [(6, 3), (8, 3), (5, 5)])
+    @pytest.mark.parametrize(("d", "count"), [(6, 3), (8, 3), (5, 2)])
     def test_energy_is_the_mean_over_groups_of_coordinates(self, d, count, float64):
         kernel = normals(d, 5, dtype="float64")
 
@@ -143,9 +176,25 @@ class TestGroupProjection:
         assert sizes == [3, 2, 2, 3, 2, 2]
         assert loss(kernel, GroupProjection(3), groups=2)[0] == pytest.approx(expected, rel=1e-6)
 
-    def test_more_groups_than_coordinates_raise_an_error(self):
-        with pytest.raises(ValueError, match="count=4, neurons of 3 coordinates"):
-            CoMHE(projection=GroupProjection(4))(normals(3, 5))
+    def test_groups_of_one_coordinate_count_as_zero(self):
+        """Of four groups of seven coordinates, the last has one, and so only two directions."""
+        kernel = normals(7, 5)
+        expected = sum(auto_energy(kernel[i : i + 2], True) for i in (0, 2, 4)) / 4
+        value, gradient = loss(kernel, GroupProjection(4))
+        assert value == pytest.approx(expected, rel=1e-5)
+        assert np.all(gradient[6] == 0)
+        assert np.all(np.any(gradient[:6] != 0, axis=1))
+
+    @pytest.mark.parametrize(("d", "count"), [(3, 4), (5, 5)])
+    def test_groups_of_fewer_than_two_coordinates_raise_an_error(self, d, count):
+        projection = GroupProjection(count)
+        message = f"so that a group has two.*count={count}, neurons of {d} coordinates"
+        with pytest.raises(ValueError, match=message):
+            CoMHE(projection=projection)(normals(d, 5))
+        with pytest.raises(ValueError, match=message):
+            CoMHE(projection=projection, scale="position")(normals(d, 5))
+        with pytest.raises(ValueError, match=message):
+            projection.state_shapes(d)
 
 
 class TestConfiguration:
@@ -165,6 +214,12 @@ class TestConfiguration:
     def test_base_classes_are_abstract(self, cls):
         with pytest.raises(TypeError, match="abstract"):
             cls()
+
+    @pytest.mark.parametrize("cls", [RandomProjection, AngleProjection, AdversarialProjection])
+    def test_projections_to_one_dimension_raise_an_error(self, cls):
+        with pytest.raises(ValueError, match=r"`dim`\. Expected an integer of at least 2\."):
+            cls(dim=1)
+        assert cls(dim=2).dimensions(5) == [(1.0, 2)]
 
     @pytest.mark.parametrize(
         ("cls", "options", "error", "message"),
