@@ -21,6 +21,7 @@ from rich.table import Table
 
 from benchmarks import (
     cnn9,
+    compilation,
     gpu,
     kernels,
     memory,
@@ -129,6 +130,16 @@ def _network_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _compilation_table(row: dict[str, Any]) -> Table:
+    table = Table(title="Compiling: first step of a new process, and memory of other settings")
+    for column in ("network", "kernels", "without, seconds", "seconds", "ratio", "settings", "MiB"):
+        table.add_column(column, justify="right")
+    numbers = (f"{row[name]:.3g}" for name in ("seconds_without", "seconds"))
+    sweep = (f"{row['settings']}", f"{row['added_mib']:.3g}")
+    table.add_row(row["network"], str(row["kernels"]), *numbers, _ratio(row), *sweep)
+    return table
+
+
 def _report_table(rows: list[dict[str, Any]]) -> Table:
     table = Table(title="Report of all kernels: time / time of a training step")
     for column in ("network", "batch", "step, seconds", "report, seconds", "ratio"):
@@ -169,7 +180,7 @@ def main(
         "benchmarks/results"
     ),
 ) -> None:
-    """Measures energies, CoMHE, uniformity, memory, training steps and reports.
+    """Measures energies, CoMHE, uniformity, memory, training steps, reports and compiling.
 
     KERAS_BACKEND selects the backend: tensorflow or jax. Run nothing else on the machine meanwhile.
     """
@@ -192,6 +203,7 @@ def main(
         "cnn9": [],
         "resnet50": [],
         "reports": [],
+        "compilation": {},
     }
     for shape in track(shapes, "kernels", console=console):
         results["kernels"] += kernels.measure(shape, quick)
@@ -212,6 +224,8 @@ def main(
     console.print(_network_table(results["resnet50"]))
     results["reports"] = reports.measure(quick)
     console.print(_report_table(results["reports"]))
+    results["compilation"] = compilation.measure(quick)
+    console.print(_compilation_table(results["compilation"]))
 
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{file_stem(machine)}{'-quick' if quick else ''}.json"

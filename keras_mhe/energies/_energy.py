@@ -3,20 +3,22 @@
 from keras_mhe._backend import compiles_apart, outside_torch_graphs
 from keras_mhe._typing import NeuronAxis, Tensor
 from keras_mhe.energies._neurons import neuron_matrix
-from keras_mhe.energies._pairs import panel_width, value_and_tangent
+from keras_mhe.energies._pairs import (
+    is_computed_at_once,
+    panel_width,
+    value_and_tangent,
+    value_and_tangent_by_parts,
+)
 from keras_mhe.energies._potential import Potential, PotentialSpec
 from keras_mhe.energies._programs import EnergyProgram
 
 
-def energy_program(n: int, potential: Potential) -> EnergyProgram:
-    """The energy of all pairs of n neurons, for a matrix `(d, n)` or `(groups, d, n)`."""
-    by_matrix = panel_width(n) is None
-    return EnergyProgram(
-        value_and_tangent,
-        (potential,),
-        twice_differentiable=by_matrix,
-        by_parts=by_matrix and compiles_apart(),
-    )
+def energy_program(matrix: Tensor, potential: Potential) -> EnergyProgram:
+    """The energy of all pairs of neurons, for a matrix `(d, n)` or `(groups, d, n)`."""
+    by_matrix = panel_width(matrix.shape[-1]) is None
+    by_parts = by_matrix and compiles_apart() and is_computed_at_once(matrix.shape)
+    function = value_and_tangent_by_parts if by_parts else value_and_tangent
+    return EnergyProgram(function, (potential,), twice_differentiable=by_matrix, by_parts=by_parts)
 
 
 @outside_torch_graphs
@@ -86,4 +88,4 @@ def hyperspherical_energy(
     """
     spec = PotentialSpec(s, distance, half_space, softening)
     matrix = neuron_matrix(kernel, neuron_axis, groups)
-    return energy_program(matrix.shape[-1], spec.of_neurons(matrix)).energy(matrix)
+    return energy_program(matrix, spec.of_neurons(matrix)).energy(matrix)

@@ -53,8 +53,8 @@ def _sampled_value_and_tangent(
     return value, 2.0 * weight * tangent_part(unit, gradient), reciprocal
 
 
-def sampled_program(n: int, potential: Potential, sample: int) -> EnergyProgram:
-    """The energy of random groups of `sample` of n neurons: an unbiased estimate.
+def sampled_program(matrix: Tensor, potential: Potential, sample: int) -> EnergyProgram:
+    """The energy of random groups of `sample` neurons: an unbiased estimate.
 
     `E = mean over groups of the mean over i != j in the group`, with the softening of the whole
     layer. In half space, the constant pairs `(u_i, -u_i)` keep their weight in the full sum,
@@ -64,8 +64,8 @@ def sampled_program(n: int, potential: Potential, sample: int) -> EnergyProgram:
 
     Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS.
     """
-    if sample >= n:
-        return energy_program(n, potential)
+    if sample >= matrix.shape[-1]:
+        return energy_program(matrix, potential)
     return EnergyProgram(_sampled_value_and_tangent, (potential, sample))
 
 

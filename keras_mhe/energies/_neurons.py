@@ -144,10 +144,10 @@ def scaled_neurons(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return matrix / ops.where(largest < tiny, 1.0, largest), largest
 
 
-def reciprocal_norms(square: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
-    """Reciprocal norms of neurons: of the scaled neurons, and those that scale gradients.
+def neuron_norms(square: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+    """Norms of the scaled neurons, and the reciprocal norms that scale gradients.
 
-    Both are finite for every norm, and zero for a neuron of norm zero.
+    Both are finite for every norm. For a neuron of norm zero, they are one and zero.
 
     Args:
         square: squared norms of the scaled neurons, of shape `(..., 1, N)`.
@@ -157,15 +157,14 @@ def reciprocal_norms(square: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
     # Test the sum, which propagates NaN; XLA's max of an all-NaN column is -inf.
     zero = square == 0.0
     norm = ops.sqrt(ops.where(zero, 1.0, square))
-    own = ops.where(zero, 0.0, 1.0 / norm)
     # Without a floor under the norms, one step would throw a short neuron far away.
     top = at_least(ops.max(largest), tiny)
-    norm = ops.where(zero, 0.0, norm) * (largest / top)
+    true_norm = ops.where(zero, 0.0, norm) * (largest / top)
     # Not `ops.mean`, which rounds float64 to float32 on JAX.
-    mean_square = ops.sum(ops.square(norm) / math.prod(norm.shape))
+    mean_square = ops.sum(ops.square(true_norm) / math.prod(norm.shape))
     floor = _NORM_FLOOR * ops.sqrt(at_least(mean_square, tiny))
-    reciprocal = 1.0 / at_least(at_least(norm, floor) * top, tiny)
-    return own, ops.where(zero, 0.0, reciprocal)
+    reciprocal = 1.0 / at_least(at_least(true_norm, floor) * top, tiny)
+    return norm, ops.where(zero, 0.0, reciprocal)
 
 
 def unit_neurons(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,8 +179,8 @@ def unit_neurons(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """
     scaled, largest = scaled_neurons(matrix)
     square = ops.sum(ops.square(scaled), axis=-2, keepdims=True)
-    own, reciprocal = reciprocal_norms(square, largest)
-    return scaled * own, reciprocal
+    norm, reciprocal = neuron_norms(square, largest)
+    return scaled / norm, reciprocal
 
 
 def tangent_part(unit: Tensor, direction_gradient: Tensor) -> Tensor:

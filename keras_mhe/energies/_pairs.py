@@ -6,16 +6,16 @@ import keras
 from keras import ops
 
 from keras_mhe._backend import has_compiler, matmul, on_cpu, write_slice
-from keras_mhe._typing import Tensor
+from keras_mhe._typing import Shape, Tensor
 from keras_mhe.energies._blocks import off_diagonal_mask
 from keras_mhe.energies._neurons import (
-    reciprocal_norms,
+    neuron_norms,
     scaled_neurons,
     tangent_part,
     unit_neurons,
 )
 from keras_mhe.energies._potential import Potential
-from keras_mhe.energies._programs import run_part
+from keras_mhe.energies._programs import program_for
 
 # Up to `_CPU_MATRIX` neurons, one matrix is as fast as panels of `_CPU_PANEL` columns. Both were
 # measured on CPUs, where a panel should fit into the caches. Without a compiler, each elementwise
@@ -103,6 +103,12 @@ def _sets_at_a_time(sets: int, n: int) -> int:
     return next(k for k in range(min(sets, most), 0, -1) if sets % k == 0)
 
 
+def is_computed_at_once(shape: Shape) -> bool:
+    """Whether the groups of a matrix of neurons of this shape are computed together."""
+    *batch, _, n = shape
+    return _sets_at_a_time(math.prod(batch), n) == math.prod(batch)
+
+
 def pair_sums(unit: Tensor, potential: Potential) -> tuple[Tensor, Tensor]:
     """Sums over the ordered pairs of different neurons.
 
@@ -160,30 +166,6 @@ def mean_over_points(
     return ops.sum(sums * weight) + constant, weight
 
 
-def _energy_and_mixing(gram: Tensor, own: Tensor, potential: Potential) -> tuple[Tensor, Tensor]:
-    """The energy, and the matrix that mixes scaled neurons to tangents.
-
-    This part of the energy does not depend on the number of coordinates.
-
-    Args:
-        gram: products of the scaled neurons, of shape `(..., n, n)`.
-        own: reciprocal norms of the scaled neurons, of shape `(..., 1, n)`.
-        potential: energy of a pair.
-    """
-    *batch, _, n = gram.shape
-    rows = ops.swapaxes(own, -1, -2)
-    cosine = rows * gram * own
-    value, slope = potential(cosine)
-    mask = off_diagonal_mask(n, ops.arange(n, dtype="int32"))
-    slope = ops.where(mask, slope, 0.0)
-    sums = ops.sum(ops.where(mask, value, 0.0), axis=-2)
-    energy, weight = mean_over_points(sums, math.prod(batch) * n * (n - 1), n, potential)
-    # On the diagonal: minus the radial part of the derivative with respect to a unit neuron.
-    radial = own * ops.sum(slope * cosine, axis=-2, keepdims=True)
-    # Each pair occurs once in the derivative, but the energy contains it in both orders.
-    return energy, 2.0 * weight * ops.where(mask, rows * slope, -radial)
-
-
 def value_and_tangent(matrix: Tensor, potential: Potential) -> tuple[Tensor, Tensor, Tensor]:
     """The energy of a matrix of neurons, and the two factors of its gradient.
 
@@ -201,17 +183,10 @@ def value_and_tangent(matrix: Tensor, potential: Potential) -> tuple[Tensor, Ten
         and the reciprocal norms `r_i`.
     """
     *batch, _, n = matrix.shape
-    sets = math.prod(batch)
-    if panel_width(n) is None and _sets_at_a_time(sets, n) == sets:
-        scaled, largest = scaled_neurons(matrix)
-        gram = matmul(ops.swapaxes(scaled, -1, -2), scaled)
-        square = ops.diagonal(gram, axis1=-2, axis2=-1)[..., None, :]
-        own, reciprocal = reciprocal_norms(square, largest)
-        value, mixing = run_part(_energy_and_mixing, gram, own, options=(potential,))
-        return value, matmul(scaled, mixing), reciprocal
     unit, reciprocal = unit_neurons(matrix)
     sums, direction_gradient = pair_sums(unit, potential)
-    value, weight = mean_over_points(sums, sets * n * (n - 1), n, potential)
+    pairs = math.prod(batch) * n * (n - 1)
+    value, weight = mean_over_points(sums, pairs, n, potential)
     return value, 2.0 * weight * tangent_part(unit, direction_gradient), reciprocal
 
 
@@ -219,3 +194,45 @@ def value_and_gradient(matrix: Tensor, potential: Potential) -> tuple[Tensor, Te
     """The energy of a matrix of neurons, and its gradient."""
     value, tangent, reciprocal = value_and_tangent(matrix, potential)
     return value, tangent * reciprocal
+
+
+def _energy_and_mixing(gram: Tensor, norm: Tensor, potential: Potential) -> tuple[Tensor, Tensor]:
+    """The energy, and the matrix that mixes scaled neurons to tangents.
+
+    This part of the energy does not depend on the number of coordinates.
+
+    Args:
+        gram: products of the scaled neurons, of shape `(..., n, n)`.
+        norm: norms of the scaled neurons, of shape `(..., 1, n)`.
+        potential: energy of a pair.
+    """
+    *batch, _, n = gram.shape
+    columns = 1.0 / norm
+    rows = ops.swapaxes(columns, -1, -2)
+    cosine = rows * gram * columns
+    value, slope = potential(cosine)
+    mask = off_diagonal_mask(n, ops.arange(n, dtype="int32"))
+    slope = ops.where(mask, slope, 0.0)
+    sums = ops.sum(ops.where(mask, value, 0.0), axis=-2)
+    energy, weight = mean_over_points(sums, math.prod(batch) * n * (n - 1), n, potential)
+    # On the diagonal: minus the radial part of the derivative with respect to a unit neuron.
+    radial = columns * ops.sum(slope * cosine, axis=-2, keepdims=True)
+    # Each pair occurs once in the derivative, but the energy contains it in both orders.
+    return energy, 2.0 * weight * ops.where(mask, rows * slope, -radial)
+
+
+def value_and_tangent_by_parts(
+    matrix: Tensor, potential: Potential
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `value_and_tangent`, for a matrix with any number of coordinates, which may be unknown.
+
+    With the scaled neurons X, the energy and a matrix M depend on the products `X^T X` only, and
+    `X M` is the tangent. XLA compiles the part between the two products.
+    """
+    scaled, largest = scaled_neurons(matrix)
+    gram = matmul(ops.swapaxes(scaled, -1, -2), scaled)
+    square = ops.diagonal(gram, axis1=-2, axis2=-1)[..., None, :]
+    norm, reciprocal = neuron_norms(square, largest)
+    part = program_for(_energy_and_mixing, gram, norm, options=(potential,))
+    value, mixing = part(gram, norm)
+    return value, matmul(scaled, mixing), reciprocal

@@ -1,7 +1,6 @@
 """The cache of compiled programs, and programs that bring their own gradient."""
 
 import contextlib
-import contextvars
 import copy
 import dataclasses
 import functools
@@ -26,7 +25,6 @@ _Specs = tuple[tuple[tuple[int | None, ...], str], ...]
 _Cache = Callable[[Callable[..., Any], _Specs, tuple[Any, ...], bool], Callable[..., Any]]
 # Stands for a number that is an argument of a program.
 _NUMBER = object()
-_inside_program = contextvars.ContextVar("inside_program", default=False)
 
 
 def _without_numbers(option: Any, numbers: list[Any]) -> Any:
@@ -68,11 +66,7 @@ def _empty_cache() -> _Cache:
         def program(*arguments: Tensor) -> Any:
             *tensors, numbers = arguments
             values = ops.unstack(numbers) if numbers.shape[0] else []
-            token = _inside_program.set(not by_parts)
-            try:
-                return function(*tensors, *_with_numbers(options, iter(values)))
-            finally:
-                _inside_program.reset(token)
+            return function(*tensors, *_with_numbers(options, iter(values)))
 
         return compiled(program, *specs, by_xla=not by_parts)
 
@@ -113,8 +107,8 @@ def program_for(
         tensors: tensors of the shapes and dtypes to compile for.
         options: further arguments: tuples and frozen dataclasses of hashable values. The function
             receives scalar tensors in place of floats, which may be tensors already.
-        by_parts: whether XLA compiles only the parts that the function runs by `run_part`. The
-            program then serves first tensors with any number of rows.
+        by_parts: whether XLA compiles only the programs that the function itself uses. The program
+            then serves first tensors with any number of rows.
 
     Returns:
         A function of tensors of these shapes and dtypes.
@@ -137,13 +131,6 @@ def program_for(
         return program(first, *(map(not_constant, others) if by_parts else others))
 
     return run
-
-
-def run_part(function: Callable[..., Any], *tensors: Tensor, options: tuple[Any, ...] = ()) -> Any:
-    """`function(*tensors, *options)`, as a program of its own unless it is a part of one."""
-    if _inside_program.get():
-        return function(*tensors, *options)
-    return program_for(function, *tensors, options=options)(*tensors)
 
 
 def _no_second_derivative(matrix: Tensor) -> Exception:

@@ -1,33 +1,26 @@
 """What to do with each kernel of a model, decided before anything changes."""
 
 import copy
-import math
 from typing import Any, NamedTuple
 
 from keras_mhe._typing import Shape
-from keras_mhe.kernels._layer import ATTENTION, Kernel, own_kernels, parts_of
+from keras_mhe.kernels._layer import ATTENTION
 from keras_mhe.kernels._model import ModelKernel
 from keras_mhe.kernels._skip_reasons import neuron_counts, skip_reason
 from keras_mhe.layers import HypersphericalRegularization
 from keras_mhe.models._assign import is_energy, regularizer_of
+from keras_mhe.models._many_neurons import (
+    MANY_NEURONS,
+    SAMPLE,
+    expected_neurons,
+    has_many_neurons,
+    of_random_groups,
+    takes_all_pairs,
+)
 from keras_mhe.regularizers._attention import AttentionEnergy, head_sizes
 from keras_mhe.regularizers._base import HypersphericalRegularizer, terms_of
-from keras_mhe.regularizers._comhe import CoMHE
-from keras_mhe.regularizers._gram import MGD
-from keras_mhe.regularizers._mhe import MHE
-from keras_mhe.regularizers._separation import MHS
-
-# For more neurons, all pairs take longer than most training steps. With 4,096 to 20,000 neurons of
-# 32 to 512 coordinates, they take 0.03 to 1.8 s, and random groups of 1,024 take 0.02 to 0.5 s
-# (two cores of an AMD EPYC, TensorFlow).
-MANY_NEURONS = 4096
-# The size of the random groups that the default regularizers of `regularize` use in this case.
-_SAMPLE = 1024
-# Energies of all pairs. Others compare each neuron with a pole or with its nearest neighbor only.
-_ALL_PAIRS = (MHE, CoMHE, MHS, MGD)
 
 WRAPPED = "already wrapped"
-SLOW = f"many neurons: all pairs take long, `MHE(sample={_SAMPLE})` is faster"
 
 
 class Plan(NamedTuple):
@@ -40,6 +33,7 @@ class Plan(NamedTuple):
         new: the regularizers to add; [] if the kernel is skipped.
         kept: the regularizers of the kernel that stay.
         wrap: whether the new regularizers need a wrapper around the layer.
+        slow: whether a new regularizer computes all pairs of many neurons.
         counts: groups, dimension and neurons, if known.
     """
 
@@ -49,6 +43,7 @@ class Plan(NamedTuple):
     new: list[Any] = []  # noqa: RUF012
     kept: list[Any] = []  # noqa: RUF012
     wrap: bool = False
+    slow: bool = False
     counts: tuple[int, int, int] | None = None
 
 
@@ -92,35 +87,6 @@ def _short_form(energy: Any) -> str:
     return f"{type(inner).__name__}({inner.factor:g})"
 
 
-def _expected_neurons(kernel: Kernel) -> int:
-    """The number of neurons of a kernel in a group, also before it is built, if it is known."""
-    if kernel.shape is not None:
-        neurons = math.prod(kernel.shape[axis] for axis in kernel.neuron_axis)
-        return neurons // (kernel.groups or 1)
-    names = ("input_dim",) if kernel.attribute == "embeddings" else ("units", "filters")
-    sizes = [getattr(kernel.layer, name, None) for name in names]
-    return max((size for size in sizes if isinstance(size, int)), default=0)
-
-
-def _many_neurons(found: ModelKernel) -> bool:
-    """Whether a kernel has many neurons. All kernels of attention share one regularizer."""
-    attention = [owner for owner in found.owners if isinstance(owner, ATTENTION)]
-    parts = (parts_of(attention[0]) or {}).values() if attention else ()
-    kernels = [found.kernel, *(kernel for part in parts for kernel in own_kernels(part))]
-    return max(map(_expected_neurons, kernels)) > MANY_NEURONS
-
-
-def _sampled(energy: MHE) -> MHE:
-    """The same energy, of random groups."""
-    energy = copy.copy(energy)
-    energy.sample = _SAMPLE
-    return energy
-
-
-def _takes_all_pairs(energy: Any) -> bool:
-    return isinstance(energy, _ALL_PAIRS) and getattr(energy, "sample", None) is None
-
-
 def _note(
     found: ModelKernel, replaced: list[Any], kept: list[Any], *, sampled: bool, slow: bool
 ) -> str:
@@ -134,9 +100,9 @@ def _note(
     elif found.kernel.variable is not None and not found.kernel.variable.trainable:
         notes.append("frozen: no energy until it is trainable")
     if sampled:
-        notes.append(f"many neurons: random groups of {_SAMPLE}, not all pairs")
+        notes.append(f"many neurons: random groups of {SAMPLE}, not all pairs")
     elif slow:
-        notes.append(SLOW)
+        notes.append(f"many neurons: all pairs take long, `MHE(sample={SAMPLE})` is faster")
     return "; ".join(notes)
 
 
@@ -180,9 +146,9 @@ def plan_kernel(
         return skip(reason)
 
     new, slow, counts, wrap = [], False, None, False
-    many = _many_neurons(found)
+    many = has_many_neurons(found)
     sampled = many and is_default
-    for term in [_sampled(regularizer)] if sampled else terms_of(regularizer):
+    for term in [of_random_groups(regularizer)] if sampled else terms_of(regularizer):
         if isinstance(term, HypersphericalRegularizer):
             try:
                 adapted, axes = _for_kernel(term, found)
@@ -191,8 +157,8 @@ def plan_kernel(
                     term.state_shapes(counts[1])
             except ValueError as error:
                 return skip(_as_reason(error))
-            size = _expected_neurons(found.kernel) if counts is None else counts[-1]
-            slow = slow or (size > MANY_NEURONS and _takes_all_pairs(term))
+            size = expected_neurons(found.kernel) if counts is None else counts[-1]
+            slow = slow or (size > MANY_NEURONS and takes_all_pairs(term))
             wrap = term.stateful
             if wrap and id(found.owners[0]) not in replaceable:
                 return skip(
@@ -209,7 +175,7 @@ def plan_kernel(
         term for term in old if is_energy(term) and not any(_equal(term, other) for other in new)
     ]
     note = _note(found, replaced, kept, sampled=sampled, slow=slow)
-    return Plan(found, role, note, new, kept, wrap, counts)
+    return Plan(found, role, note, new, kept, wrap, slow, counts)
 
 
 def skip_partial_layers(plans: list[Plan]) -> list[Plan]:

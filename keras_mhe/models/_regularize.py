@@ -25,14 +25,8 @@ from keras_mhe.models._assign import (
     rollback_on_error,
     sum_of_terms,
 )
-from keras_mhe.models._plan import (
-    MANY_NEURONS,
-    SLOW,
-    WRAPPED,
-    Plan,
-    plan_kernel,
-    skip_partial_layers,
-)
+from keras_mhe.models._many_neurons import MANY_NEURONS, SAMPLE
+from keras_mhe.models._plan import WRAPPED, Plan, plan_kernel, skip_partial_layers
 from keras_mhe.models._rebuild import rebuild_with, strategy_scope
 from keras_mhe.models._saved import SavedRegularizer, survives_saving
 from keras_mhe.models._table import Row, Table
@@ -171,7 +165,7 @@ def _check_any_regularized(model: keras.Model, plans: list[Plan]) -> None:
 
 def _warning_of_many_neurons(plans: list[Plan]) -> str:
     """A sentence that starts with a space if the user's own energies take long, or ""."""
-    slow = [plan.found.path for plan in plans if plan.new and SLOW in plan.note]
+    slow = [plan.found.path for plan in plans if plan.new and plan.slow]
     if not slow:
         return ""
     more = f" and {len(slow) - 4} more" if len(slow) > 4 else ""
@@ -179,7 +173,7 @@ def _warning_of_many_neurons(plans: list[Plan]) -> str:
         f"More than {MANY_NEURONS} neurons: all pairs take long in each training step of "
         f"{', '.join(slow[:4])}{more}."
     )
-    warnings.warn(f"{sentence} `MHE(sample=1024)` is faster.", stacklevel=3)
+    warnings.warn(f"{sentence} `MHE(sample={SAMPLE})` is faster.", stacklevel=3)
     return f" {sentence}"
 
 

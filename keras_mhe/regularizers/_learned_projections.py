@@ -71,7 +71,7 @@ class LearnedProjection(Projection):
 
     def program(self, matrix: Tensor, state: State, spec: PotentialSpec) -> EnergyProgram:
         if matrix.shape[-2] <= self.dim:
-            return energy_program(matrix.shape[-1], spec.of_neurons(matrix))
+            return energy_program(matrix, spec.of_neurons(matrix))
         potential, others = spec.of_neurons(matrix, self.dim), (state["projection"],)
         if not self.unroll:
             return EnergyProgram(_value_and_tangent, (potential,), others)

@@ -93,10 +93,10 @@ class MHE(PotentialRegularizer):
         self.sample = check_sample(sample)
 
     def program(self, matrix: Tensor, state: State) -> EnergyProgram:
-        n, potential = matrix.shape[-1], self.spec.of_neurons(matrix)
+        potential = self.spec.of_neurons(matrix)
         if self.sample is None:
-            return energy_program(n, potential)
-        return sampled_program(n, potential, self.sample)
+            return energy_program(matrix, potential)
+        return sampled_program(matrix, potential, self.sample)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "sample": self.sample}

@@ -59,14 +59,18 @@ class Projection(abc.ABC):
         return cls(**config)
 
 
-def _draw(matrix: Tensor, seed: Tensor, count: int, dim: int, resample: bool) -> Tensor:
-    number = fingerprint(matrix) if resample else 0
+def _draw(matrix: Tensor, seed: Tensor, count: int, dim: int, constant_seed: int | None) -> Tensor:
+    # TensorFlow draws other numbers from a constant seed, because it does so without XLA. Files
+    # rely on them.
+    source = seed_of(fingerprint(matrix), seed)
+    if constant_seed is not None:
+        source = seed_of(0, constant_seed)
     dtype = keras.backend.standardize_dtype(matrix.dtype)
-    return normals((count, dim, matrix.shape[-2]), dtype, seed_of(number, seed))
+    return normals((count, dim, matrix.shape[-2]), dtype, source)
 
 
 def _random_value_and_tangent(
-    matrix: Tensor, seed: Tensor, draw: tuple[int, int, bool], potential: Potential
+    matrix: Tensor, seed: Tensor, draw: tuple[int, int, int | None], potential: Potential
 ) -> tuple[Tensor, Tensor, Tensor]:
     return projected_value_and_tangent(matrix, _draw(matrix, seed, *draw), potential)
 
@@ -152,24 +156,24 @@ class RandomProjection(Projection):
         return ops.convert_to_tensor(self.seed, "int32")
 
     @property
-    def _draw(self) -> tuple[int, int, bool]:
-        return self.count, self.dim, self.resample
+    def _draw(self) -> tuple[int, int, int | None]:
+        return self.count, self.dim, None if self.resample else self.seed
 
     def dimensions(self, dimension: int) -> list[tuple[float, int]]:
         return [(1.0, min(dimension, self.dim))]
 
     def program(self, matrix: Tensor, state: State, spec: PotentialSpec) -> EnergyProgram:
         if matrix.shape[-2] <= self.dim:
-            return energy_program(matrix.shape[-1], spec.of_neurons(matrix))
+            return energy_program(matrix, spec.of_neurons(matrix))
         potential = spec.of_neurons(matrix, self.dim)
         return EnergyProgram(_random_value_and_tangent, (self._draw, potential), (self._seed,))
 
 
 def _grouped_value_and_gradient(
-    matrix: Tensor, total: int, parts: tuple[tuple[int, int, Potential], ...]
+    matrix: Tensor, parts: tuple[tuple[int, int, Potential], ...]
 ) -> tuple[Tensor, Tensor, None]:
     *batch, _, n = matrix.shape
-    value, gradients, start = 0.0, [], 0
+    total, value, gradients, start = sum(count for count, _, _ in parts), 0.0, [], 0
     for count, rows, potential in parts:
         end = start + count * rows
         groups = ops.reshape(matrix[..., start:end, :], (*batch, count, rows, n))
@@ -177,8 +181,6 @@ def _grouped_value_and_gradient(
         value = value + count / total * own_value
         gradients.append(count / total * ops.reshape(gradient, (*batch, count * rows, n)))
         start = end
-    # Groups of one coordinate are last.
-    gradients.append(ops.zeros_like(matrix[..., start:, :]))
     return value, ops.concatenate(gradients, axis=-2), None
 
 
@@ -188,8 +190,8 @@ class GroupProjection(Projection):
     """Projections of compressive MHE to disjoint groups of coordinates.
 
     `E = mean over k of E(W_k)`, where W is the matrix of neurons, of shape `(d, N)`, and `W_k` are
-    its rows in group k. Groups are contiguous, and their sizes differ by at most one. A group of
-    one coordinate has no directions, and its energy counts as 0.
+    its rows in group k. Groups are contiguous, and their sizes differ by at most one. The energy of
+    a group of one coordinate is constant, so choose `count` at most `d / 2`.
 
     Args:
         count: number of groups, less than the number of coordinates of a neuron.
@@ -225,7 +227,7 @@ class GroupProjection(Projection):
             )
         size, larger = divmod(dimension, self.count)
         counts = [(larger, size + 1), (self.count - larger, size)]
-        return [(count / self.count, rows) for count, rows in counts if count and rows > 1]
+        return [(count / self.count, rows) for count, rows in counts if count]
 
     def program(self, matrix: Tensor, state: State, spec: PotentialSpec) -> EnergyProgram:
         parts = tuple(
@@ -234,5 +236,5 @@ class GroupProjection(Projection):
         )
         by_panels = panel_width(matrix.shape[-1]) is not None
         return EnergyProgram(
-            _grouped_value_and_gradient, (self.count, parts), twice_differentiable=not by_panels
+            _grouped_value_and_gradient, (parts,), twice_differentiable=not by_panels
         )

@@ -408,7 +408,7 @@ def test_results_do_not_depend_on_the_default_dtype_of_keras(dtype):
 
     def estimate(matrix):
         potential = Potential(2.0, False, False, 0.1)
-        return _minibatch.sampled_program(29, potential, 5).energy(matrix)
+        return _minibatch.sampled_program(matrix, potential, 5).energy(matrix)
 
     def energies():
         with fresh_programs():

@@ -386,12 +386,12 @@ def nested():
 
 def recurrent():
     wrapper = HypersphericalRegularization(layers.LSTM(4), angle_comhe(2))
-    return keras.Sequential([keras.Input((5,)), layers.Reshape((5, 1)), wrapper, layers.Dense(3)])
+    return keras.Sequential([keras.Input((5,)), layers.RepeatVector(3), wrapper, layers.Dense(3)])
 
 
 def attention():
     x = keras.Input((5,))
-    sequence = layers.Reshape((5, 1))(x)
+    sequence = layers.RepeatVector(3)(x)
     wrapper = HypersphericalRegularization(layers.MultiHeadAttention(2, 3), angle_comhe(2))
     y = layers.Flatten()(wrapper(sequence, sequence))
     return keras.Model(x, layers.Dense(3)(y))

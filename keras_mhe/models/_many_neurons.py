@@ -1,0 +1,50 @@
+"""Kernels with so many neurons that all pairs take longer than most training steps."""
+
+import copy
+import math
+from typing import Any
+
+from keras_mhe.kernels._layer import ATTENTION, Kernel, own_kernels, parts_of
+from keras_mhe.kernels._model import ModelKernel
+from keras_mhe.regularizers._comhe import CoMHE
+from keras_mhe.regularizers._gram import MGD
+from keras_mhe.regularizers._mhe import MHE
+from keras_mhe.regularizers._separation import MHS
+
+# With 4,096 to 20,000 neurons of 32 to 512 coordinates, all pairs take 0.03 to 1.8 s, and random
+# groups of 1,024 take 0.02 to 0.5 s (two cores of an AMD EPYC, TensorFlow).
+MANY_NEURONS = 4096
+# The size of the random groups that the default regularizers of `regularize` use for more neurons.
+SAMPLE = 1024
+# Energies of all pairs. Others compare each neuron with a pole or with its nearest neighbor only.
+_ALL_PAIRS = (MHE, CoMHE, MHS, MGD)
+
+
+def expected_neurons(kernel: Kernel) -> int:
+    """The number of neurons of a kernel in a group, also before it is built, if it is known."""
+    if kernel.shape is not None:
+        neurons = math.prod(kernel.shape[axis] for axis in kernel.neuron_axis)
+        return neurons // (kernel.groups or 1)
+    names = ("input_dim",) if kernel.attribute == "embeddings" else ("units", "filters")
+    sizes = [getattr(kernel.layer, name, None) for name in names]
+    return max((size for size in sizes if isinstance(size, int)), default=0)
+
+
+def has_many_neurons(found: ModelKernel) -> bool:
+    """Whether a kernel has many neurons. All kernels of attention share one regularizer."""
+    attention = [owner for owner in found.owners if isinstance(owner, ATTENTION)]
+    parts = (parts_of(attention[0]) or {}).values() if attention else ()
+    kernels = [found.kernel, *(kernel for part in parts for kernel in own_kernels(part))]
+    return max(map(expected_neurons, kernels)) > MANY_NEURONS
+
+
+def of_random_groups(energy: MHE) -> MHE:
+    """The same energy, of random groups."""
+    energy = copy.copy(energy)
+    energy.sample = SAMPLE
+    return energy
+
+
+def takes_all_pairs(energy: Any) -> bool:
+    """Whether an energy computes all pairs of neurons."""
+    return isinstance(energy, _ALL_PAIRS) and getattr(energy, "sample", None) is None
