@@ -21,6 +21,9 @@ _WITH_LORA = (
     keras.layers.Conv2D,
     keras.layers.Conv3D,
 )
+# Modules whose frames are between Keras and `is_low_rank_factor`. PyTorch's are of the decorator
+# that keeps regularizers out of its graphs.
+_BETWEEN = ("keras_mhe.", "torch.")
 _LAYER_MODULE, _LOSS_METHOD = "keras.src.layers.layer", "_get_regularization_losses"
 
 
@@ -117,7 +120,7 @@ def is_low_rank_factor() -> bool:
     that calls regularizers. The variable is a factor if a layer in `self` has it as one.
     """
     frame = sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").startswith("keras_mhe."):
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(_BETWEEN):
         frame = frame.f_back
     if not hasattr(keras.layers.Layer, _LOSS_METHOD):
         raise _changed(f"`Layer.{_LOSS_METHOD}`")
