@@ -42,8 +42,17 @@ def tests(session: nox.Session, backend: str) -> None:
 @nox.session
 @on_each_backend
 def slow(session: nox.Session, backend: str) -> None:
-    """Run the slow tests in one process; arguments go to pytest."""
-    command = ["pytest", "--numprocesses=1", "-m", "slow"]
+    """Run the slow tests, without those of other packages; arguments go to pytest."""
+    command = ["pytest", "--numprocesses=1", "-m", "slow", "--ignore-glob=*test_ecosystem*"]
+    session.run(*command, *session.posargs, env={"KERAS_BACKEND": backend})
+
+
+@nox.session
+@on_each_backend
+def ecosystem(session: nox.Session, backend: str) -> None:
+    """Run the slow tests with KerasHub, KerasTuner, scikit-learn and exported models."""
+    paths = sorted(map(str, Path("tests").glob("test_ecosystem*.py")))
+    command = ["pytest", "--numprocesses=1", "-m", "slow", *paths]
     session.run(*command, *session.posargs, env={"KERAS_BACKEND": backend})
 
 
