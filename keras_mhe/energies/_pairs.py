@@ -25,12 +25,19 @@ _CPU_MATRIX, _CPU_PANEL, _EAGER_MATRIX = 1408, 704, 512
 _DEVICE_MATRIX, _DEVICE_PANEL = 4096, 4096
 
 
-def _sums_by_matrix(unit: Tensor, potential: Potential) -> tuple[Tensor, Tensor]:
-    n = unit.shape[-1]
-    value, slope = potential(matmul(ops.swapaxes(unit, -1, -2), unit))
+def _sums_and_slopes(cosine: Tensor, potential: Potential) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums of the energies in each column, slopes that are zero on the diagonal, and the mask."""
+    n = cosine.shape[-1]
+    value, slope = potential(cosine)
     mask = off_diagonal_mask(n, ops.arange(n, dtype="int32"))
     sums = ops.sum(ops.where(mask, value, 0.0), axis=-2)
-    return sums, matmul(unit, ops.where(mask, slope, 0.0))
+    return sums, ops.where(mask, slope, 0.0), mask
+
+
+def _sums_by_matrix(unit: Tensor, potential: Potential) -> tuple[Tensor, Tensor]:
+    cosine = matmul(ops.swapaxes(unit, -1, -2), unit)
+    sums, slope, _ = _sums_and_slopes(cosine, potential)
+    return sums, matmul(unit, slope)
 
 
 def _sums_by_panels(unit: Tensor, potential: Potential, width: int) -> tuple[Tensor, Tensor]:
@@ -210,10 +217,7 @@ def _energy_and_mixing(gram: Tensor, norm: Tensor, potential: Potential) -> tupl
     columns = 1.0 / norm
     rows = ops.swapaxes(columns, -1, -2)
     cosine = rows * gram * columns
-    value, slope = potential(cosine)
-    mask = off_diagonal_mask(n, ops.arange(n, dtype="int32"))
-    slope = ops.where(mask, slope, 0.0)
-    sums = ops.sum(ops.where(mask, value, 0.0), axis=-2)
+    sums, slope, mask = _sums_and_slopes(cosine, potential)
     energy, weight = mean_over_points(sums, math.prod(batch) * n * (n - 1), n, potential)
     # On the diagonal: minus the radial part of the derivative with respect to a unit neuron.
     radial = columns * ops.sum(slope * cosine, axis=-2, keepdims=True)

@@ -261,10 +261,6 @@ class PotentialRegularizer(HypersphericalRegularizer):
         """Numbers of coordinates in which energies are computed, each with its share."""
         return [(1.0, dimension)]
 
-    def moving(self, n: int) -> int:
-        """The number of neurons that have a gradient, of n in a group."""
-        return n
-
     def offset_and_weight(self, n: int, dimension: int) -> tuple[float, float]:
         if self.scale == "energy":
             return 0.0, 1.0

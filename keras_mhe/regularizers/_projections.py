@@ -60,10 +60,11 @@ class Projection(abc.ABC):
 
 
 def _draw(matrix: Tensor, seed: Tensor, count: int, dim: int, constant_seed: int | None) -> Tensor:
-    # TensorFlow draws other numbers from a constant seed, because it does so without XLA. Files
-    # rely on them.
-    source = seed_of(fingerprint(matrix), seed)
-    if constant_seed is not None:
+    # TensorFlow draws other numbers from a constant seed, because it does so without XLA. Losses of
+    # saved models depend on them.
+    if constant_seed is None:
+        source = seed_of(fingerprint(matrix), seed)
+    else:
         source = seed_of(0, constant_seed)
     dtype = keras.backend.standardize_dtype(matrix.dtype)
     return normals((count, dim, matrix.shape[-2]), dtype, source)
