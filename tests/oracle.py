@@ -90,3 +90,22 @@ def cosine_distance(projection: np.ndarray, matrix: np.ndarray) -> float:
         return points.T @ points
 
     return float(np.linalg.norm(cosines(projection @ matrix) - cosines(matrix)))
+
+
+def log_mean_exp(exponents: np.ndarray) -> float:
+    """The logarithm of the mean of exponentials, which may be tiny."""
+    largest = np.max(exponents)
+    return float(largest + np.log(np.mean(np.exp(exponents - largest))))
+
+
+def gaussian_energy(matrix: np.ndarray, t: float, half_space: bool, groups: int = 1) -> float:
+    """The logarithm of the mean of `exp(-t |u - v|^2)` over all ordered pairs of all groups."""
+    exponents = []
+    for part in np.split(np.asarray(matrix, "float64"), groups, axis=1):
+        points = part / np.linalg.norm(part, axis=0)
+        if half_space:
+            points = np.concatenate([points, -points], axis=1)
+        square = np.sum((points[:, :, None] - points[:, None, :]) ** 2, axis=0)
+        exponents.append(-t * square[~np.eye(points.shape[1], dtype=bool)])
+    exponents = np.concatenate(exponents)
+    return log_mean_exp(exponents) if exponents.size else 0.0

@@ -18,11 +18,22 @@ def squared_distances(x, y):
     return np.sum((x[:, :, None] - y[:, None, :]) ** 2, axis=0)
 
 
-def separation(kernel, half_space, all_neurons=False):
+def separation(kernel, half_space, all_neurons=False, measure=None, epsilon=0.0):
+    """Minus a measure of the smallest distance, or its mean over the nearest neighbors."""
     x = points(kernel, half_space)
-    distance = squared_distances(x, x) + 9 * np.eye(x.shape[1])
-    n = kernel.shape[1]
-    return -np.mean(np.sqrt(distance.min(axis=0)[:n])) if all_neurons else -distance.min()
+    square = (squared_distances(x, x) + 9 * np.eye(x.shape[1])).min(axis=0)[: kernel.shape[1]]
+    measured = {
+        None: np.sqrt(square) if all_neurons else square,
+        "squared": square,
+        # Below epsilon, the tangent in the squared distance, and so in the cosine.
+        "log": np.where(
+            square < epsilon,
+            np.log(max(epsilon, 1e-300)) / 2 + (square - epsilon) / (2 * max(epsilon, 1e-300)),
+            np.log(np.where(square > 0, square, 1)) / 2,
+        ),
+        "angle": np.arccos(1 - square / 2),
+    }[measure]
+    return -np.mean(measured) if all_neurons else -measured.min()
 
 
 def gram_determinant(kernel, half_space, jitter=1e-6):

@@ -17,6 +17,7 @@ def energy_program(matrix: Tensor, potential: Potential) -> EnergyProgram:
     """The energy of all pairs of neurons, for a matrix `(d, n)` or `(groups, d, n)`."""
     by_matrix = panel_width(matrix.shape[-1]) is None
     by_parts = by_matrix and compiles_apart() and is_computed_at_once(matrix.shape)
+    by_parts = by_parts and not potential.wide
     function = value_and_tangent_by_parts if by_parts else value_and_tangent
     return EnergyProgram(function, (potential,), twice_differentiable=by_matrix, by_parts=by_parts)
 
@@ -24,9 +25,10 @@ def energy_program(matrix: Tensor, potential: Potential) -> EnergyProgram:
 @outside_torch_graphs
 def hyperspherical_energy(
     kernel: Tensor,
-    s: float = 2.0,
+    s: float | None = None,
     *,
     distance: str = "euclidean",
+    t: float | None = None,
     half_space: bool = False,
     neuron_axis: NeuronAxis = None,
     groups: int | None = None,
@@ -86,6 +88,6 @@ def hyperspherical_energy(
         >>> round(float(hyperspherical_energy(square)), 4)  # (1/2 + 1/2 + 1/4) / 3
         0.4167
     """
-    spec = PotentialSpec(s, distance, half_space, softening)
+    spec = PotentialSpec(s, distance, half_space, softening, t)
     matrix = neuron_matrix(kernel, neuron_axis, groups)
     return energy_program(matrix, spec.of_neurons(matrix)).energy(matrix)

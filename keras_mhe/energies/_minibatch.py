@@ -1,5 +1,6 @@
 """Energies of layers too large for all pairs: random groups, and the classes of a batch."""
 
+import functools
 import math
 from typing import Any
 
@@ -11,10 +12,11 @@ from keras_mhe._arguments import check_flag, check_integer
 from keras_mhe._backend import matmul, outside_torch_graphs, write_slice
 from keras_mhe._random import fingerprint, seed_of
 from keras_mhe._typing import NeuronAxis, Tensor
+from keras_mhe.energies._blocks import off_diagonal_mask
 from keras_mhe.energies._bound import largest_force
 from keras_mhe.energies._energy import energy_program
 from keras_mhe.energies._neurons import neuron_matrix, tangent_part, unit_neurons
-from keras_mhe.energies._pairs import mean_over_points, pair_sums
+from keras_mhe.energies._pairs import mean_over_points, pair_sums, relative_to_closest
 from keras_mhe.energies._potential import Potential, PotentialSpec
 from keras_mhe.energies._programs import EnergyProgram
 
@@ -43,7 +45,10 @@ def _sampled_value_and_tangent(
     # With neurons as rows, each of them moves as one block of memory.
     drawn = ops.take(ops.swapaxes(unit, -1, -2), order[: count * sample], axis=-2)
     groups = ops.reshape(drawn, (*batch, count, sample, dimension))
-    sums, gradient = pair_sums(ops.swapaxes(groups, -1, -2), potential)
+    groups = ops.swapaxes(groups, -1, -2)
+    is_pair = functools.partial(off_diagonal_mask, sample)
+    potential = relative_to_closest(potential, groups, groups, is_pair)
+    sums, gradient = pair_sums(groups, potential)
     gradient = ops.reshape(ops.swapaxes(gradient, -1, -2), (*batch, count * sample, dimension))
     # Neurons left over after grouping get no gradient in this draw.
     gradient = ops.pad(gradient, [(0, 0)] * len(batch) + [(0, n - count * sample), (0, 0)])
@@ -78,6 +83,12 @@ def _class_value_and_tangent(
     labels = ops.where(ops.logical_and(counted, known), labels, 0)
     own = ops.take(unit, labels, axis=-1)
 
+    def is_pair(index: Tensor) -> Tensor:
+        # A class does not meet itself, and the last panel is padded with zeros.
+        pairs = ops.logical_and(labels[:, None] != index, index < n)
+        return ops.logical_and(pairs, counted[:, None])
+
+    potential = relative_to_closest(potential, own, unit, is_pair)
     count = -(-n // _CLASSES)
     width = -(-n // (_SUMMANDS * count)) * _SUMMANDS
     classes = ops.pad(unit, [(0, 0), (0, count * width - n)])
@@ -87,9 +98,7 @@ def _class_value_and_tangent(
         index = j * width + ops.arange(width, dtype="int32")
         others = ops.slice(classes, (j * 0, j * width), (dimension, width))
         value, slope = potential(matmul(ops.transpose(own), others))
-        # A class does not meet itself, and the last panel is padded with zeros.
-        pairs = ops.logical_and(labels[:, None] != index, index < n)
-        pairs = ops.logical_and(pairs, counted[:, None])
+        pairs = is_pair(index)
         slope = ops.where(pairs, slope, 0.0)
         sums = write_slice(sums, (j * width,), ops.sum(ops.where(pairs, value, 0.0), axis=0))
         gradient = write_slice(gradient, (j * 0, j * width), matmul(own, slope))
@@ -191,10 +200,11 @@ def _class_labels(labels: Tensor, n: int, ignore_class: int | None) -> Tensor:
 def class_energy(
     kernel: Tensor,
     labels: Tensor,
-    s: float = 2.0,
+    s: float | None = None,
     *,
     factor: Any = 1.0,
     distance: str = "euclidean",
+    t: float | None = None,
     half_space: bool = False,
     neuron_axis: NeuronAxis = None,
     softening: float | str = "auto",
@@ -264,7 +274,7 @@ def class_energy(
         ...         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         ...         return loss + class_energy(self.head.kernel, y, factor=self.factor)
     """
-    spec = PotentialSpec(s, distance, half_space, softening)
+    spec = PotentialSpec(s, distance, half_space, softening, t)
     matrix = neuron_matrix(kernel, neuron_axis)
     labels = _class_labels(labels, matrix.shape[-1], _check_ignore_class(ignore_class))
     program = EnergyProgram(_class_value_and_tangent, (spec.of_neurons(matrix),), (labels,))

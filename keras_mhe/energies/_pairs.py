@@ -1,13 +1,17 @@
 """Sums over all pairs of neurons, from one matrix of cosines or from panels of it."""
 
+import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
 
-from keras_mhe._backend import has_compiler, matmul, on_cpu, write_slice
+from keras_mhe._backend import at_least, has_compiler, matmul, on_cpu, write_slice
 from keras_mhe._typing import Shape, Tensor
-from keras_mhe.energies._blocks import off_diagonal_mask
+from keras_mhe.energies._blocks import map_column_blocks, off_diagonal_mask
+from keras_mhe.energies._gaussian import GaussianPotential
 from keras_mhe.energies._neurons import (
     neuron_norms,
     scaled_neurons,
@@ -155,22 +159,57 @@ def pair_sums(unit: Tensor, potential: Potential) -> tuple[Tensor, Tensor]:
     return all_sums, ops.reshape(gradient, (*batch, dimension, n))
 
 
+def relative_to_closest(
+    potential: Potential,
+    points: Tensor,
+    neurons: Tensor,
+    is_pair: Callable[[Tensor], Tensor],
+) -> Potential:
+    """The potential relative to its value for the closest pair, if its mean may underflow.
+
+    Args:
+        potential: energy of a pair.
+        points: unit neurons of shape `(..., d, m)`.
+        neurons: unit neurons of shape `(..., d, n)`.
+        is_pair: function of the indices of some neurons. It returns a mask of shape
+            `(m, len(index))`, which is True for the pairs of the energy.
+    """
+    if not isinstance(potential, GaussianPotential) or not potential.wide:
+        return potential
+    half_space = potential.half_space
+
+    def closest(columns: Tensor, index: Tensor) -> tuple[Tensor]:
+        cosine = matmul(ops.swapaxes(points, -1, -2), columns)
+        closeness = ops.abs(cosine) if half_space else cosine
+        closeness = ops.where(is_pair(index), closeness, -1.0)
+        return (ops.max(closeness, axis=-2, keepdims=True),)
+
+    # The energy does not depend on the unit of its values, so the unit needs no gradient.
+    return potential.relative_to(ops.stop_gradient(ops.max(map_column_blocks(closest, neurons)[0])))
+
+
 def mean_over_points(
-    sums: Tensor, pairs: int, n: int, potential: Potential
-) -> tuple[Tensor, float]:
-    """The mean energy, and the weight of an ordered pair in it.
+    sums: Tensor, pairs: int | Tensor, n: int | Tensor, potential: Potential
+) -> tuple[Tensor, Any]:
+    """The energy of neurons, and the weight of an ordered pair in its derivative.
 
     Args:
         sums: tensor whose entries add up to the energies of ordered pairs of different neurons.
-        pairs: number of these pairs. They may be a sample of the pairs of the layer.
-        n: number of neurons in the layer.
+        pairs: number of these pairs, an integer or a scalar tensor. They may be a sample of the
+            pairs of the layer.
+        n: number of neurons in the layer, an integer or a scalar tensor.
         potential: energy of a pair.
     """
-    share, constant = potential.shares(n)
-    weight = 1.0 / max(pairs, 1) * share
+    dtype = keras.backend.standardize_dtype(sums.dtype)
+    share, constant = potential.shares(ops.cast(n, dtype) if ops.is_tensor(n) else n)
+    if ops.is_tensor(pairs):
+        weight = share / at_least(ops.cast(pairs, dtype), 1.0)
+    else:
+        weight = 1.0 / max(pairs, 1) * share
     # Multiply before the sum: XLA would merge two float32 sums into one over N^2 terms, which
     # loses four digits.
-    return ops.sum(sums * weight) + constant, weight
+    energy, rate = potential.energy_and_rate(ops.sum(sums * weight) + constant)
+    return energy, weight * rate
 
 
 def value_and_tangent(matrix: Tensor, potential: Potential) -> tuple[Tensor, Tensor, Tensor]:
@@ -191,6 +230,8 @@ def value_and_tangent(matrix: Tensor, potential: Potential) -> tuple[Tensor, Ten
     """
     *batch, _, n = matrix.shape
     unit, reciprocal = unit_neurons(matrix)
+    is_pair = functools.partial(off_diagonal_mask, n)
+    potential = relative_to_closest(potential, unit, unit, is_pair)
     sums, direction_gradient = pair_sums(unit, potential)
     pairs = math.prod(batch) * n * (n - 1)
     value, weight = mean_over_points(sums, pairs, n, potential)

@@ -10,9 +10,10 @@ from keras_mhe.reference._energies import check_counts, span_above
 def attainable_energy(
     n: int,
     d: int,
-    s: float = 2.0,
+    s: float | None = None,
     *,
     distance: str = "euclidean",
+    t: float | None = None,
     half_space: bool = False,
     softening: float | str = "auto",
 ) -> float:
@@ -52,7 +53,7 @@ def attainable_energy(
         0.677003
     """
     n, d = check_counts(n, d)
-    potential = PotentialSpec(s, distance, half_space, softening).potential(n, d)
+    potential = PotentialSpec(s, distance, half_space, softening, t).potential(n, d)
     if n == 1:
         return potential.energy_from_mean(0.0, n)
     cosines, weights = pair_distribution(n, d, half_space)
@@ -70,6 +71,7 @@ def position_unit(n: int, d: int, spec: PotentialSpec) -> tuple[float, float]:
         d,
         spec.s,
         distance=spec.distance,
+        t=spec.t,
         half_space=spec.half_space,
         softening=spec.softening,
     )

@@ -3,13 +3,14 @@
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
 from keras_mhe._arguments import check_integer
+from keras_mhe.energies._gaussian import GaussianPotential
 from keras_mhe.energies._potential import Potential, PotentialSpec
-from keras_mhe.reference._integrals import softened_mean
+from keras_mhe.energies._riesz import RieszPotential
+from keras_mhe.reference._integrals import gaussian_mean, softened_mean
 
 # From this argument on, asymptotic series give all digits.
 _SERIES_FROM = 20.0
@@ -58,20 +59,24 @@ def _singular_mean(d: int, s: float) -> float:
     return math.exp(logarithm - h * math.log(2) + errors[0] - errors[1] + errors[2] - errors[3])
 
 
-def _softened_mean(d: int, potential: Potential) -> float:
-    """The mean energy of a pair over the sphere."""
-    if d > 1:
-        return softened_mean(d, potential)
-    pair = replace(potential, half_space=False).values
-    return float(np.mean(pair(np.array([-1.0, 1.0]))))
+def _mean_of_pairs(d: int, potential: RieszPotential | GaussianPotential, singular: bool) -> float:
+    """The mean energy of a pair over the sphere, with mirror images in half space."""
+    if d == 1:
+        return float(np.mean(potential.values(np.array([-1.0, 1.0]))))
+    if isinstance(potential, GaussianPotential):
+        mean = gaussian_mean(d, potential.t)
+    else:
+        mean = _singular_mean(d, potential.s) if singular else softened_mean(d, potential)
+    return 2 * mean if potential.half_space else mean
 
 
 def uniform_energy(
     n: int,
     d: int,
-    s: float = 2.0,
+    s: float | None = None,
     *,
     distance: str = "euclidean",
+    t: float | None = None,
     half_space: bool = False,
     softening: float | str | None = None,
 ) -> float:
@@ -109,11 +114,10 @@ def uniform_energy(
         1.0
     """
     n, d = check_counts(n, d)
-    spec = PotentialSpec(s, distance, half_space, "auto" if softening is None else softening)
+    spec = PotentialSpec(s, distance, half_space, "auto" if softening is None else softening, t)
     potential = spec.potential(n, d)
-    closed = softening is None and not potential.angular and potential.s < d - 1
-    mean = _singular_mean(d, potential.s) if closed else _softened_mean(d, potential)
-    return potential.energy_from_mean(2 * mean if potential.half_space else mean, n)
+    singular = softening is None and spec.distance == "euclidean" and spec.s < d - 1
+    return potential.energy_from_mean(_mean_of_pairs(d, potential, singular), n)
 
 
 def _is_supported(function: Callable[[np.ndarray], np.ndarray], at: float, least: float) -> bool:
@@ -137,7 +141,8 @@ def _bound(n: int, d: int, potential: Potential) -> float | None:
     def pair(x: np.ndarray) -> np.ndarray:
         return potential.values(np.sqrt(x) if potential.half_space else x)
 
-    if not _is_supported(pair, x, least):
+    # A Gaussian is convex in x, because all its derivatives are positive.
+    if isinstance(potential, RieszPotential) and not _is_supported(pair, x, least):
         return None
     return potential.energy_from_mean(float(pair(np.array(x))), n)
 
@@ -145,9 +150,10 @@ def _bound(n: int, d: int, potential: Potential) -> float | None:
 def lower_bound(
     n: int,
     d: int,
-    s: float = 2.0,
+    s: float | None = None,
     *,
     distance: str = "euclidean",
+    t: float | None = None,
     half_space: bool = False,
     softening: float | str = "auto",
 ) -> float | None:
@@ -188,7 +194,7 @@ def lower_bound(
         0.375
     """
     n, d = check_counts(n, d)
-    return _bound(n, d, PotentialSpec(s, distance, half_space, softening).potential(n, d))
+    return _bound(n, d, PotentialSpec(s, distance, half_space, softening, t).potential(n, d))
 
 
 def span_above(least: float, n: int, d: int, spec: PotentialSpec) -> float:
@@ -198,6 +204,7 @@ def span_above(least: float, n: int, d: int, spec: PotentialSpec) -> float:
         d,
         spec.s,
         distance=spec.distance,
+        t=spec.t,
         half_space=spec.half_space,
         softening=spec.softening,
     )
@@ -209,9 +216,10 @@ def position(
     energy: float,
     n: int,
     d: int,
-    s: float = 2.0,
+    s: float | None = None,
     *,
     distance: str = "euclidean",
+    t: float | None = None,
     half_space: bool = False,
     softening: float | str = "auto",
 ) -> float | None:
@@ -243,8 +251,10 @@ def position(
         >>> position(0.375, 4, 3)
         0.0
     """
-    bound = lower_bound(n, d, s, distance=distance, half_space=half_space, softening=softening)
+    spec = PotentialSpec(s, distance, half_space, softening, t)
+    n, d = check_counts(n, d)
+    bound = _bound(n, d, spec.potential(n, d))
     if bound is None:
         return None
-    span = span_above(bound, n, d, PotentialSpec(s, distance, half_space, softening))
+    span = span_above(bound, n, d, spec)
     return (float(energy) - bound) / span if span else None

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from keras_mhe.energies._potential import Potential
+from keras_mhe.energies._riesz import RieszPotential
 
 # Integrals end here. For two coordinates, the density has decayed to 1e-32 of its largest value.
 LARGEST_X = 150.0
@@ -71,7 +71,7 @@ def _log_integral(
 
 
 @functools.lru_cache(maxsize=1024)
-def softened_mean(d: int, potential: Potential) -> float:
+def softened_mean(d: int, potential: RieszPotential) -> float:
     """The mean energy of a pair of random neurons with at least two coordinates, in full space.
 
     Raises:
@@ -111,3 +111,17 @@ def softened_mean(d: int, potential: Potential) -> float:
     near = _log_integral(lambda x: density(x) + log_softened(x), -LARGEST_X, edge)
     far = _log_integral(lambda x: density(x) + log_energy(x), edge, LARGEST_X)
     return math.exp(near - total) + math.exp(far - total) - constant
+
+
+@functools.lru_cache(maxsize=1024)
+def gaussian_mean(d: int, t: float) -> float:
+    """The mean of `exp(-t |u - v|^2)` for random neurons with at least two coordinates."""
+
+    def density(x: np.ndarray) -> np.ndarray:
+        return log_density(x, d)
+
+    def log_integrand(x: np.ndarray) -> np.ndarray:
+        return density(x) - 4.0 * t * share_of_sphere(x)
+
+    total = _log_integral(density, -LARGEST_X, LARGEST_X)
+    return math.exp(_log_integral(log_integrand, -LARGEST_X, LARGEST_X) - total)

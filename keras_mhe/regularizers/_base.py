@@ -243,14 +243,19 @@ class PotentialRegularizer(HypersphericalRegularizer):
         self.scale = check_choice(scale, "scale", ("energy", "position"))
 
     @property
-    def s(self) -> float:
-        """Power of the potential."""
+    def s(self) -> float | None:
+        """Power of the potential; None for a Gaussian."""
         return self.spec.s
 
     @property
     def distance(self) -> str:
-        """Distance in the potential, `"euclidean"` or `"angular"`."""
+        """Distance in the potential, `"euclidean"`, `"angular"` or `"gaussian"`."""
         return self.spec.distance
+
+    @property
+    def t(self) -> float | None:
+        """Width of a Gaussian; None for other potentials."""
+        return self.spec.t
 
     @property
     def softening(self) -> float | str:
@@ -276,6 +281,8 @@ class PotentialRegularizer(HypersphericalRegularizer):
             "factor": self.factor,
             "s": self.s,
             "distance": self.distance,
+            # Files without a Gaussian load in earlier versions too.
+            **({} if self.t is None else {"t": self.t}),
             "half_space": self.half_space,
             "neuron_axis": self.neuron_axis,
             "groups": self.groups,

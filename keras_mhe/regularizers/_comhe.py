@@ -17,6 +17,9 @@ _PROJECTIONS = {
     "adversarial": AdversarialProjection,
     "group": GroupProjection,
 }
+# Steps of an adversarial projection follow a mean, not its logarithm. Groups of coordinates would
+# need a mean of logarithms, which is not the energy of several sets of neurons.
+_FOR_GAUSSIANS = (RandomProjection, AngleProjection)
 
 
 def _check_projection(projection: Any) -> Projection:
@@ -89,10 +92,11 @@ class CoMHE(PotentialRegularizer):
     def __init__(
         self,
         factor: float = 1.0,
-        s: float = 2.0,
+        s: float | None = None,
         *,
         projection: str | Projection = "random",
         distance: str = "euclidean",
+        t: float | None = None,
         half_space: bool = True,
         neuron_axis: NeuronAxis = None,
         groups: int | None = None,
@@ -100,9 +104,15 @@ class CoMHE(PotentialRegularizer):
         scale: str = "energy",
         bounded: bool = True,
     ) -> None:
-        spec = PotentialSpec(s, distance, half_space, softening)
+        spec = PotentialSpec(s, distance, half_space, softening, t)
         super().__init__(factor, spec, neuron_axis, groups, scale, bounded)
         self.projection = _check_projection(projection)
+        if distance == "gaussian" and not isinstance(self.projection, _FOR_GAUSSIANS):
+            raise ValueError(
+                'With distance="gaussian", argument `projection` must be "random", "angle" or an '
+                "instance of RandomProjection or AngleProjection. "
+                f"Received: projection={projection!r}"
+            )
 
     @property
     def stateful(self) -> bool:

@@ -77,9 +77,10 @@ class MHE(PotentialRegularizer):
     def __init__(
         self,
         factor: float = 1.0,
-        s: float = 2.0,
+        s: float | None = None,
         *,
         distance: str = "euclidean",
+        t: float | None = None,
         half_space: bool = False,
         neuron_axis: NeuronAxis = None,
         groups: int | None = None,
@@ -88,7 +89,7 @@ class MHE(PotentialRegularizer):
         scale: str = "energy",
         bounded: bool = True,
     ) -> None:
-        spec = PotentialSpec(s, distance, half_space, softening)
+        spec = PotentialSpec(s, distance, half_space, softening, t)
         super().__init__(factor, spec, neuron_axis, groups, scale, bounded)
         self.sample = check_sample(sample)
 
@@ -145,9 +146,10 @@ class HalfSpaceMHE(MHE):
     def __init__(
         self,
         factor: float = 1.0,
-        s: float = 2.0,
+        s: float | None = None,
         *,
         distance: str = "euclidean",
+        t: float | None = None,
         neuron_axis: NeuronAxis = None,
         groups: int | None = None,
         sample: int | None = None,
@@ -159,6 +161,7 @@ class HalfSpaceMHE(MHE):
             factor,
             s,
             distance=distance,
+            t=t,
             half_space=True,
             neuron_axis=neuron_axis,
             groups=groups,

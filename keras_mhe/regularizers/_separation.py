@@ -6,13 +6,19 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mhe._arguments import check_flag
-from keras_mhe._backend import matmul
+from keras_mhe._arguments import check_choice, check_flag
+from keras_mhe._backend import at_least, matmul
 from keras_mhe._typing import NeuronAxis, State, Tensor
 from keras_mhe.energies._blocks import map_column_blocks, off_diagonal_mask
 from keras_mhe.energies._neurons import tangent_part, unit_neurons
 from keras_mhe.energies._programs import EnergyProgram
+from keras_mhe.energies._softening import epsilon_of
 from keras_mhe.regularizers._base import HypersphericalRegularizer
+
+# The measures of the distance to the nearest neighbor, with their values for opposite points.
+_FARTHEST = {"squared": 4.0, "distance": 2.0, "log": math.log(2), "angle": math.pi}
+# The gradient of an angle is constant where the distance from the mirror image is smaller.
+_SMALLEST_OPPOSITE = 0.014
 
 
 def _nearest_neurons(unit: Tensor, half_space: bool) -> Tensor:
@@ -28,15 +34,42 @@ def _nearest_neurons(unit: Tensor, half_space: bool) -> Tensor:
     return map_column_blocks(nearest, unit)[0][..., 0, :]
 
 
+def _measured(square: Tensor, opposite: Tensor, measure: str, epsilon: Any) -> tuple[Tensor, Any]:
+    """Values of a measure of distances, and twice their derivatives in the squared distances.
+
+    Args:
+        square: squared distances of neurons.
+        opposite: squared distances of the first neurons from the mirror images of the second ones.
+        measure: one of `_FARTHEST`.
+        epsilon: the squared distance below which logarithms are continued linearly.
+    """
+    if measure == "squared":
+        return square, 2.0
+    if measure == "log":
+        clipped = at_least(square, epsilon)
+        return (ops.log(clipped) + (square - clipped) / clipped) / 2.0, 1.0 / clipped
+    # These measures have a force that does not vanish when two neurons meet.
+    apart = square > 0
+    distance = ops.sqrt(ops.where(apart, square, 1.0))
+    if measure == "distance":
+        return ops.where(apart, distance, 0.0), ops.where(apart, 1.0 / distance, 0.0)
+    # The angle is 2 arcsin(distance / 2), which would lose digits near opposite neurons.
+    opposite = ops.sqrt(opposite)
+    angle = 2.0 * ops.arctan2(distance, opposite)
+    # This is the reciprocal of the sine. Rounding would dominate the gradient of opposite neurons.
+    rate = 2.0 / (distance * at_least(opposite, _SMALLEST_OPPOSITE))
+    return ops.where(apart, angle, 0.0), ops.where(apart, rate, 0.0)
+
+
 def _value_and_tangent(
-    matrix: Tensor, half_space: bool, all_neurons: bool
+    matrix: Tensor, half_space: bool, all_neurons: bool, measure: str, epsilon: Any
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     *batch, d, n = matrix.shape
     if n == 1:
         # A single neuron has no distance in full space; its own mirror image is at distance 2.
-        own_image = 2.0 if all_neurons else 4.0
+        own_image = _FARTHEST[measure] if half_space else 0.0
         zeros = ops.zeros_like(matrix)
-        return ops.sum(zeros) - (own_image if half_space else 0.0), zeros, None
+        return ops.sum(zeros) - own_image, zeros, None
     groups = math.prod(batch)
     unit, reciprocal = unit_neurons(matrix)
     # One list of neurons as rows, for all groups.
@@ -51,24 +84,21 @@ def _value_and_tangent(
     gap = rows - sign * other
     zero = ops.cast(ops.reshape(reciprocal == 0, (-1,)), unit.dtype)
     # A zero neuron counts as orthogonal to all others.
-    square = ops.sum(ops.square(gap), axis=-1) + zero + ops.take(zero, nearest, axis=0)
-    share = 1.0 / groups
+    missing = zero + ops.take(zero, nearest, axis=0)
+    square = ops.sum(ops.square(gap), axis=-1) + missing
+    opposite = ops.sum(ops.square(rows + sign * other), axis=-1) + missing
+    value, rate = _measured(square, opposite, measure, epsilon)
     if all_neurons:
-        # The distance is not squared, so that the force does not vanish when two neurons meet.
-        apart = square > 0
-        distance = ops.sqrt(ops.where(apart, square, 1.0))
-        measure = ops.where(apart, distance, 0.0) * (share / n)
-        weight = ops.where(apart, 1.0 / distance, 0.0) * (share / n)
+        share = ops.full_like(square, 1.0 / (groups * n))
     else:
         first = ops.argmin(ops.reshape(square, (groups, n)), axis=-1)
         index = ops.arange(n, dtype="int32")
         closest = index[None, :] == ops.cast(first, "int32")[:, None]
-        closest = share * ops.cast(ops.reshape(closest, (-1,)), unit.dtype)
-        measure, weight = closest * square, 2.0 * closest
-    force = weight[:, None] * gap
+        share = 1.0 / groups * ops.cast(ops.reshape(closest, (-1,)), unit.dtype)
+    force = (share * rate)[:, None] * gap
     gradient = ops.segment_sum(sign * force, nearest, num_segments=groups * n) - force
     gradient = ops.swapaxes(ops.reshape(gradient, (*batch, n, d)), -1, -2)
-    return -ops.sum(measure), tangent_part(unit, gradient), reciprocal
+    return -ops.sum(share * value), tangent_part(unit, gradient), reciprocal
 
 
 @keras.saving.register_keras_serializable(package="keras_mhe")
@@ -112,26 +142,38 @@ class MHS(HypersphericalRegularizer):
         factor: float = 0.1,
         *,
         half_space: bool = False,
-        all_neurons: bool = False,
+        all_neurons: bool | None = None,
+        measure: str | None = None,
         neuron_axis: NeuronAxis = None,
         groups: int | None = None,
         bounded: bool = True,
     ) -> None:
         super().__init__(factor, neuron_axis, groups, bounded)
         self.half_space = check_flag(half_space, "half_space")
+        self.measure = measure
+        if measure is not None:
+            self.measure = check_choice(measure, "measure", ("squared", "log", "angle"))
+        if all_neurons is None:
+            all_neurons = measure is not None
         self.all_neurons = check_flag(all_neurons, "all_neurons")
 
     def moving(self, n: int) -> int:
         return n if self.all_neurons else min(n, 2)
 
     def program(self, matrix: Tensor, state: State) -> EnergyProgram:
-        return EnergyProgram(_value_and_tangent, (self.half_space, self.all_neurons))
+        measure = self.measure or ("distance" if self.all_neurons else "squared")
+        *_, dimension, n = matrix.shape
+        dtype = keras.backend.standardize_dtype(matrix.dtype)
+        epsilon = epsilon_of("auto", 2 * n if self.half_space else n, dimension, dtype)
+        options = (self.half_space, self.all_neurons, measure, epsilon)
+        return EnergyProgram(_value_and_tangent, options)
 
     def get_config(self) -> dict[str, Any]:
         return {
             "factor": self.factor,
             "half_space": self.half_space,
             "all_neurons": self.all_neurons,
+            "measure": self.measure,
             "neuron_axis": self.neuron_axis,
             "groups": self.groups,
             "bounded": self.bounded,

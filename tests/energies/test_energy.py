@@ -337,7 +337,6 @@ class TestArguments:
             ({"s": 1j}, TypeError, "s=1j"),
             ({"s": True}, TypeError, "s=True"),
             ({"s": "2"}, TypeError, "s='2'"),
-            ({"s": None}, TypeError, "s=None"),
             ({"distance": "cosine"}, ValueError, "distance='cosine'"),
             ({"half_space": "yes"}, TypeError, "half_space='yes'"),
             ({"softening": "none"}, ValueError, "softening='none'"),
@@ -352,6 +351,10 @@ class TestArguments:
         with pytest.raises(error) as raised:
             hyperspherical_energy(normals(3, 4), **options)
         assert str(raised.value).endswith(message)
+
+    def test_power_is_two_by_default(self):
+        kernel = normals(3, 4)
+        assert energy_value(kernel) == energy_value(kernel, None) == energy_value(kernel, 2.0)
 
     def test_numpy_scalars_are_accepted(self):
         kernel = normals(3, 4)

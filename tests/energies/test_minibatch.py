@@ -17,8 +17,9 @@ from subprocesses import run_on_two_devices
 from keras_mhe import MHE, HalfSpaceMHE, class_energy
 from keras_mhe._backend import compiled
 from keras_mhe.energies import _minibatch
-from keras_mhe.energies._potential import Potential, PotentialSpec
+from keras_mhe.energies._potential import PotentialSpec
 from keras_mhe.energies._programs import fresh_programs
+from keras_mhe.energies._riesz import RieszPotential
 
 
 def sampled_value_and_gradient(kernel, sample, **options):
@@ -407,7 +408,7 @@ def test_results_do_not_depend_on_the_default_dtype_of_keras(dtype):
     kernel, large = normals(4, 29), normals(3, 1450)
 
     def estimate(matrix):
-        potential = Potential(2.0, False, False, 0.1)
+        potential = RieszPotential(2.0, False, False, 0.1)
         return _minibatch.sampled_program(matrix, potential, 5).energy(matrix)
 
     def energies():

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from keras_mhe._backend import compiled
 from keras_mhe.energies import _pairs as pairs
-from keras_mhe.energies._potential import Potential
+from keras_mhe.energies._riesz import RieszPotential
 
 
 def smallest_with_panels():
@@ -26,7 +26,7 @@ def smallest_with_panels():
 
 def program_text(n, half_space=True):
     """Returns the program that XLA compiles for n neurons of 32 coordinates."""
-    potential = Potential(2.0, False, half_space, 0.1)
+    potential = RieszPotential(2.0, False, half_space, 0.1)
     kernel = keras.ops.convert_to_tensor(normals(32, n))
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -78,7 +78,7 @@ class TestPanels:
     def test_panels_of_any_width_agree_with_the_matrix(self, n, width, seed):
         unit = normals(3, n, seed=seed)
         unit /= np.linalg.norm(unit, axis=0)
-        potential = Potential(2.0, False, False, 0.1)
+        potential = RieszPotential(2.0, False, False, 0.1)
         (sums, gradient), (panel_sums, panel_gradient) = by_matrix_and_by_panels(
             unit, potential, width
         )
@@ -94,7 +94,7 @@ class TestPanels:
         unit = normals(2, 4, 45, dtype="float64")  # two groups
         unit /= np.linalg.norm(unit, axis=-2, keepdims=True)
         unit[0, :, 7] = 0
-        potential = Potential(float(s), distance == "angular", half_space, 0.1)
+        potential = RieszPotential(float(s), distance == "angular", half_space, 0.1)
         (sums, gradient), (panel_sums, panel_gradient) = by_matrix_and_by_panels(
             unit, potential, 16
         )
@@ -134,7 +134,7 @@ class TestPanels:
     def test_many_sets_of_neurons_are_computed_in_turn(self, n, monkeypatch, float64):
         unit = normals(2, 6, 3, n, dtype="float64")
         unit /= np.linalg.norm(unit, axis=-2, keepdims=True)
-        potential = Potential(2.0, False, True, 0.1)
+        potential = RieszPotential(2.0, False, True, 0.1)
         unit = keras.ops.convert_to_tensor(unit)
         to_numpy = keras.ops.convert_to_numpy
         expected = [to_numpy(x) for x in pairs._sums_by_matrix(unit, potential)]

@@ -10,7 +10,10 @@ from helpers import DISTANCES, POWERS, SPACES, energy_value, on_every_potential
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_mhe.energies._potential import Potential, PotentialSpec
+from keras_mhe._backend import compiled
+from keras_mhe.energies._pairs import mean_over_points
+from keras_mhe.energies._potential import PotentialSpec
+from keras_mhe.energies._riesz import RieszPotential
 
 
 def pair(angle, n=2, dtype="float32"):
@@ -31,7 +34,7 @@ class TestDefinition:
         # The last two pairs are softened. All distances are large compared with rounding errors.
         angles = np.concatenate([np.linspace(0.8, 3.0, 12), [0.1, 0.4]])
         epsilon = epsilon_of(softening, 2, 2)
-        potential = Potential(float(s), distance == "angular", half_space, epsilon)
+        potential = RieszPotential(float(s), distance == "angular", half_space, epsilon)
         values, _ = potential(keras.ops.convert_to_tensor(np.cos(angles)))
         for got, angle in zip(keras.ops.convert_to_numpy(values), angles, strict=True):
             p, q = pair(angle, dtype="float64").T
@@ -67,7 +70,7 @@ class TestSoftening:
     @pytest.mark.parametrize("softening", ["auto", 0.1, 1.0, 1.4])
     def test_potential_is_convex_and_repulsive(self, softening, distance, half_space, float64):
         cosines = np.linspace(-0.999, 1, 201)
-        potential = Potential(
+        potential = RieszPotential(
             2.0,
             distance == "angular",
             half_space,
@@ -89,7 +92,7 @@ class TestSoftening:
         for s in POWERS:
             for angular in (False, True):
                 for half_space in SPACES:
-                    potential = Potential(float(s), angular, half_space, 0.3)
+                    potential = RieszPotential(float(s), angular, half_space, 0.3)
                     # Near -1, where the angular slope is constant, it is not the derivative.
                     cosines = np.linspace(-0.95, 0.95, 50)
                     values = [
@@ -101,7 +104,7 @@ class TestSoftening:
                     np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-7)
 
     def test_angular_slope_is_constant_near_opposite_neurons(self, float64):
-        potential = Potential(1.0, True, False, 0.1)
+        potential = RieszPotential(1.0, True, False, 0.1)
         at_limit, at_opposite = (
             float(potential(keras.ops.convert_to_tensor(np.array(c)))[1]) for c in (-1 + 1e-4, -1.0)
         )
@@ -118,7 +121,7 @@ class TestSoftening:
         gaps = epsilon * np.array([0, 0.1, 0.45, 0.5, 0.55, 2])
         cosines = (1 - gaps).astype("float32")
         for s in (0.0, 2.0):
-            potential = Potential(s, distance == "angular", half_space, epsilon)
+            potential = RieszPotential(s, distance == "angular", half_space, epsilon)
             values, _ = potential(keras.ops.convert_to_tensor(cosines))
             expected = potential.values(cosines.astype("float64"))
             np.testing.assert_allclose(
@@ -137,7 +140,7 @@ class TestCurvature:
     @pytest.mark.parametrize("distance", DISTANCES)
     @pytest.mark.parametrize("s", POWERS)
     def test_curvature_is_the_derivative_of_the_slope(self, s, distance, float64):
-        potential = Potential(float(s), distance == "angular", False, 0.1)
+        potential = RieszPotential(float(s), distance == "angular", False, 0.1)
         cosines = np.array([-0.99, -0.5, 0.0, 0.3, 0.94, 0.96, 1.0])
         step = 1e-6
 
@@ -151,7 +154,65 @@ class TestCurvature:
 
     @pytest.mark.parametrize("distance", DISTANCES)
     def test_curvature_is_finite_everywhere(self, distance):
-        potential = Potential(2.0, distance == "angular", False, 1e-6)
+        potential = RieszPotential(2.0, distance == "angular", False, 1e-6)
         cosines = keras.ops.convert_to_tensor(np.linspace(-1, 1, 1001, dtype="float32"))
         curvature = potential.curvature(cosines, potential(cosines)[1])
         assert np.all(np.isfinite(keras.ops.convert_to_numpy(curvature)))
+
+
+SPECS = [
+    {"s": s, "distance": distance, "half_space": half_space}
+    for s in (0, 2, 2.5)
+    for distance in DISTANCES
+    for half_space in SPACES
+]
+SPECS += [{"distance": "gaussian", "t": t, "half_space": h} for t in (2.0, 10.0) for h in SPACES]
+
+
+class TestNumbersOfNeuronsInTensors:
+    """Numbers that are known only at run time give the same potentials and energies."""
+
+    @pytest.mark.parametrize(
+        "options", SPECS, ids=lambda options: "-".join(map(str, options.values()))
+    )
+    @pytest.mark.parametrize("dimension", [1, 2, 3, 64])
+    def test_results_are_those_of_integers(self, options, dimension):
+        spec = PotentialSpec(**options)
+        cosines = np.linspace(-1, 1, 41, dtype="float32")
+
+        def results(n, pairs, scale):
+            potential = spec.potential(n, dimension, "float32")
+            value, slope = potential(keras.ops.convert_to_tensor(cosines))
+            sums = keras.ops.convert_to_tensor(np.float32([0.25, 0.5])) * scale
+            energy, weight = mean_over_points(sums, pairs, n, potential)
+            shares = [keras.ops.cast(x, "float32") for x in potential.shares(n)]
+            return value, slope, energy, weight * scale, *shares
+
+        def from_tensor(n):
+            pairs = keras.ops.cast(n, "float32") * (keras.ops.cast(n, "float32") - 1)
+            return results(n, pairs, pairs)
+
+        program = compiled(from_tensor, ((), "int32"))
+        for n in (1, 2, 3, 5, 40, 1000, 5000):
+            got = program(keras.ops.convert_to_tensor(n, "int32"))
+            expected = results(n, n * (n - 1), float(n * (n - 1)))
+            for x, y in zip(got, expected, strict=True):
+                x, y = (keras.ops.convert_to_numpy(z) for z in (x, y))
+                scale = np.abs(y).max() if y.size else 0.0
+                np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6 * scale)
+                assert np.all(np.isfinite(x))
+
+    @pytest.mark.parametrize("options", SPECS[-4:] + SPECS[4:8], ids=str)
+    def test_no_neurons_have_no_energy(self, options):
+        zero = keras.ops.convert_to_tensor(0, "int32")
+        potential = PotentialSpec(**options).potential(zero, 8)
+        sums = keras.ops.zeros((3,))
+        energy, weight = mean_over_points(sums, keras.ops.convert_to_tensor(0.0), zero, potential)
+        share, constant = potential.shares(zero)
+        for number in (energy, weight, share, constant):
+            assert float(keras.ops.convert_to_numpy(number)) == 0
+
+    @pytest.mark.parametrize("half_space", SPACES)
+    def test_softening_given_as_a_distance_does_not_depend_on_the_number(self, half_space):
+        spec = PotentialSpec(2, "angular", half_space, softening=0.3)
+        assert spec.potential(keras.ops.convert_to_tensor(7, "int32"), 3) == spec.potential(7, 3)

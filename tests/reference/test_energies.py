@@ -10,7 +10,7 @@ from helpers import normals
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
-from scipy.special import gamma, psi
+from scipy.special import gamma, gammaln, ive, psi
 
 from keras_mhe.reference import attainable_energy, lower_bound, position, uniform_energy
 
@@ -259,8 +259,82 @@ def test_position_is_none_where_all_sets_have_the_same_energy():
         ((3, 3), {"distance": "cosine"}, ValueError),
         ((3, 3), {"half_space": 1}, TypeError),
         ((3, 3), {"softening": 2}, ValueError),
+        ((3, 3), {"s": 2.0, "distance": "gaussian"}, ValueError),
+        ((3, 3), {"softening": 0.1, "distance": "gaussian"}, ValueError),
+        ((3, 3), {"t": 2.0}, ValueError),
     ],
 )
 def test_invalid_arguments_raise_an_error(function, arguments, options, error):
     with pytest.raises(error, match="Received: "):
         function(*arguments, **options)
+
+
+WIDTHS = [0.01, 2.0, 15.0, 100.0]
+
+
+class TestGaussian:
+    """References of `log mean exp(-t |u - v|^2)`."""
+
+    @pytest.mark.parametrize("d", [2, 3, 8, 100])
+    @pytest.mark.parametrize("t", WIDTHS)
+    def test_uniform_energy_is_a_bessel_function(self, d, t):
+        order = d / 2 - 1
+        # exp(-2t) times the modified Bessel function
+        bessel = ive(order, 2 * t)
+        mean = np.exp(gammaln(d / 2) - order * np.log(t) + np.log(bessel))
+        options = {"distance": "gaussian", "t": t}
+        assert uniform_energy(10, d, **options) == pytest.approx(np.log(mean), rel=1e-9)
+        half = np.log((9 * 2 * mean + np.exp(-4 * t)) / 19)
+        assert uniform_energy(10, d, half_space=True, **options) == pytest.approx(half, rel=1e-9)
+
+    def test_cosines_of_many_coordinates_are_normal(self):
+        got = uniform_energy(10, 10**6, distance="gaussian", t=5.0)
+        assert got == pytest.approx(-10 + 50 / 10**6, abs=1e-9)
+
+    @pytest.mark.parametrize("half_space", [False, True])
+    def test_mean_of_random_neurons_is_that_of_the_uniform_energy(self, half_space):
+        means = [
+            np.exp(oracle.gaussian_energy(normals(3, 20, seed=i), 2.0, half_space))
+            for i in range(40)
+        ]
+        expected = uniform_energy(20, 3, distance="gaussian", half_space=half_space)
+        error = np.std(means) / math.sqrt(len(means))
+        assert abs(np.mean(means) - math.exp(expected)) < 4 * error
+
+    @pytest.mark.parametrize("t", WIDTHS)
+    def test_simplex_and_orthonormal_neurons_reach_the_bounds(self, t):
+        options = {"distance": "gaussian", "t": t}
+        for points, half_space in ((simplex(4), False), (np.eye(6)[:, :4], True)):
+            d, n = points.shape
+            energy = oracle.gaussian_energy(points, t, half_space)
+            for function in (lower_bound, attainable_energy):
+                bound = function(n, d, half_space=half_space, **options)
+                assert bound == pytest.approx(energy, rel=1e-9)
+            found = position(energy, n, d, half_space=half_space, **options)
+            assert found == pytest.approx(0, abs=1e-6)
+            random = uniform_energy(n, d, half_space=half_space, **options)
+            assert position(random, n, d, half_space=half_space, **options) == pytest.approx(1)
+
+    @given(
+        st.integers(1, 12),
+        st.integers(1, 6),
+        st.sampled_from(WIDTHS),
+        st.booleans(),
+        st.integers(0, 2**32 - 1),
+    )
+    def test_energy_is_never_below_the_bounds(self, n, d, t, half_space, seed):
+        rng = np.random.default_rng(seed)
+        points = rng.standard_normal((d, n))
+        points[:, rng.random(n) < 0.5] = points[:, :1]
+        points *= rng.choice([-1, 1], n)
+        energy = oracle.gaussian_energy(points, t, half_space)
+        options = {"distance": "gaussian", "t": t, "half_space": half_space}
+        bound, attainable = (f(n, d, **options) for f in (lower_bound, attainable_energy))
+        assert energy >= attainable - 1e-9 * (1 + t)
+        assert attainable >= bound - 1e-9 * (1 + t)
+
+    def test_position_is_none_where_all_sets_have_the_same_energy(self):
+        options = {"distance": "gaussian", "half_space": True}
+        assert position(0.0, 1, 5, distance="gaussian") is None
+        assert position(0.0, 1, 5, **options) is None
+        assert position(0.0, 4, 1, **options) is None

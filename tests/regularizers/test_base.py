@@ -39,6 +39,10 @@ every_regularizer = pytest.mark.parametrize(
         CoMHE(2.0, 0, projection="random", groups=2),
         CoMHE(distance="angular", projection=GroupProjection(3)) + keras.regularizers.L2(5e-4),
         MHS(0.1, half_space=True, all_neurons=True) + RMHP(0.2, groups=2),
+        MHS(measure="log") + MHS(measure="angle", half_space=True, all_neurons=False),
+        MHE(2.0, distance="gaussian", t=3.0, half_space=True),
+        HalfSpaceMHE(distance="gaussian", sample=4, scale="position"),
+        CoMHE(distance="gaussian", t=20.0, groups=2),
         MHP(1.0, 1, pole="worst", softening=0.2, neuron_axis=-2),
         MHC(0.1, 5.0, pole="worst", half_space=True) + MGD(0.1, half_space=True),
     ],
@@ -154,7 +158,9 @@ MEASURES_OF_DIRECTIONS = {
     "HalfSpaceMHE": HalfSpaceMHE,
     "CoMHE": CoMHE,
     "CoMHE-group": lambda: CoMHE(projection=GroupProjection(4)),
+    "MHE-gaussian": lambda: MHE(distance="gaussian"),
     "MHS": lambda: MHS(half_space=True),
+    "MHS-log": lambda: MHS(measure="log"),
     "MHP": lambda: MHP(pole="worst"),
     "MHC": lambda: MHC(pole="worst"),
     "MGD": MGD,
@@ -268,6 +274,21 @@ class TestConfiguration:
         for copied in (copy.deepcopy(regularizer), pickle.loads(pickle.dumps(regularizer))):
             assert loss(copied) == loss(regularizer)
 
+    @pytest.mark.parametrize("cls", [MHE, HalfSpaceMHE, CoMHE])
+    def test_power_is_two_by_default_and_none_for_a_gaussian(self, cls):
+        assert (cls().s, cls(1.0, 3).s, cls(s=None).s, cls().t) == (2.0, 3.0, 2.0, None)
+        gaussian = cls(distance="gaussian")
+        assert (gaussian.s, gaussian.t, gaussian.softening) == (None, 2.0, "auto")
+
+    @pytest.mark.parametrize("cls", [MHE, HalfSpaceMHE, CoMHE])
+    def test_configs_of_earlier_versions_load_and_are_still_written(self, cls):
+        """They have a power and no width."""
+        config = cls(0.5, 1, distance="angular").get_config()
+        assert config["s"] == 1
+        assert "t" not in config
+        assert cls.from_config(config).get_config() == config
+        assert cls(distance="gaussian", t=3).get_config()["t"] == 3.0
+
     def test_later_changes_of_a_list_of_axes_have_no_effect(self):
         axes = [2, 3]
         regularizer = MHE(neuron_axis=axes)
@@ -361,6 +382,10 @@ class TestArguments:
             ({"factor": "1"}, TypeError, "factor='1'"),
             ({"s": -0.5}, ValueError, "s=-0.5"),
             ({"s": math.nan}, ValueError, "s=nan"),
+            ({"s": 2.0, "distance": "gaussian"}, ValueError, "s=2.0"),
+            ({"softening": 0.1, "distance": "gaussian"}, ValueError, "softening=0.1"),
+            ({"t": 2.0}, ValueError, 't=2.0, distance="euclidean"'),
+            ({"t": 0, "distance": "gaussian"}, ValueError, "t=0"),
             ({"distance": "manhattan"}, ValueError, "distance='manhattan'"),
             ({"neuron_axis": "last"}, TypeError, "neuron_axis='last'"),
             ({"groups": 0}, ValueError, "groups=0"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import oracle
 import pytest
 from differentiate import value_and_gradient
 from helpers import normals, on_compiled_and_other_steps
@@ -38,6 +39,44 @@ def test_strings_select_projections_with_defaults(name):
 def test_invalid_projections_raise_an_error(projection):
     with pytest.raises(ValueError, match=r"`projection`.*Received: projection="):
         CoMHE(projection=projection)
+
+
+@pytest.mark.parametrize("half_space", [False, True])
+@pytest.mark.parametrize("t", [2.0, 40.0])
+def test_gaussian_energy_is_the_logarithm_of_a_mean_over_all_projections(t, half_space, float64):
+    kernel, projection = normals(9, 6, dtype="float64"), RandomProjection(dim=3, count=2)
+    options = {"distance": "gaussian", "t": t, "half_space": half_space}
+    value, gradient = value_and_gradient(
+        CoMHE(projection=projection, bounded=False, **options), kernel
+    )
+    draws = keras.ops.convert_to_numpy(projection.draw(kernel))
+
+    def energy(kernel):
+        projected = np.concatenate([draw @ kernel for draw in draws], axis=1)
+        return oracle.gaussian_energy(projected, t, half_space, groups=2)
+
+    # Losses have the default dtype of Keras.
+    assert value == pytest.approx(energy(kernel), rel=1e-6)
+    expected = oracle.central_differences(energy, kernel, 1e-5)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_gaussian_energy_of_a_learned_projection_is_that_of_its_points():
+    regularizer = CoMHE(distance="gaussian", projection=AngleProjection(dim=4, unroll=False))
+    layer = keras.layers.Dense(6)
+    wrapper = HypersphericalRegularization(layer, regularizer)
+    wrapper.build((None, 9))
+    tensors = wrapper.state["projection"], layer.kernel
+    projection, kernel = map(keras.ops.convert_to_numpy, tensors)
+    expected = oracle.gaussian_energy(projection @ kernel, 2.0, half_space=True)
+    [loss] = wrapper.losses
+    assert float(keras.ops.convert_to_numpy(loss)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("projection", ["adversarial", "group", GroupProjection(3)])
+def test_other_projections_raise_an_error_with_a_gaussian(projection):
+    with pytest.raises(ValueError, match=r"gaussian.*Received: projection="):
+        CoMHE(distance="gaussian", projection=projection)
 
 
 @pytest.mark.parametrize("name", ["angle", "adversarial"])

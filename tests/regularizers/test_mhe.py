@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import energy_value, normals
+from helpers import energy_value, normals, on_compiled_and_other_steps
 
 from keras_mhe import MHE, CoMHE, GroupProjection, HalfSpaceMHE, RandomProjection
 from keras_mhe.reference import attainable_energy, uniform_energy
@@ -43,7 +43,16 @@ def test_neurons_that_are_best_lose_nothing(kernel, half_space):
     assert abs(loss(MHE(1.0, half_space=half_space, scale="position"), kernel)) < 1e-4
 
 
-@pytest.mark.parametrize("options", [{"s": 0}, {"s": 1, "distance": "angular"}, {"softening": 0.5}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"s": 0},
+        {"s": 1, "distance": "angular"},
+        {"softening": 0.5},
+        {"distance": "gaussian"},
+        {"distance": "gaussian", "t": 30.0},
+    ],
+)
 def test_every_potential_has_its_own_unit(options):
     kernel = normals(6, 20)
     energy = energy_value(kernel, half_space=True, **options)
@@ -88,3 +97,20 @@ def test_neurons_of_one_coordinate_lose_nothing():
 def test_unknown_scales_raise_an_error():
     with pytest.raises(ValueError, match="scale='rank'"):
         MHE(scale="rank")
+
+
+@on_compiled_and_other_steps
+@pytest.mark.parametrize("t", [2.0, pytest.param(30.0, marks=pytest.mark.slow)])
+def test_training_with_a_gaussian_lowers_the_energy(t, jit_compile):
+    dense = keras.layers.Dense(
+        12,
+        kernel_regularizer=HalfSpaceMHE(1.0, distance="gaussian", t=t),
+        kernel_initializer=keras.initializers.RandomNormal(seed=0),
+    )
+    model = keras.Sequential([keras.Input((4,)), dense])
+    model.compile(keras.optimizers.SGD(0.1), lambda y, p: 0.0 * p[:, 0], jit_compile=jit_compile)
+    x, y = np.ones((8, 4), "float32"), np.zeros((8, 1), "float32")
+    before = energy_value(dense.kernel, distance="gaussian", t=t, half_space=True)
+    losses = model.fit(x, y, batch_size=8, epochs=20, verbose=0).history["loss"]
+    assert losses[0] == pytest.approx(before, rel=1e-5)
+    assert losses[-1] < before - 0.02

@@ -8,14 +8,14 @@ from helpers import normals
 
 from keras_mhe._backend import compiled
 from keras_mhe.energies import _blocks
-from keras_mhe.energies._potential import Potential
+from keras_mhe.energies._riesz import RieszPotential
 from keras_mhe.regularizers import _projection_steps
 
 EPSILON = 0.1
 
 
 def potential(s=2.0, distance="euclidean", half_space=False):
-    return Potential(float(s), distance == "angular", half_space, EPSILON)
+    return RieszPotential(float(s), distance == "angular", half_space, EPSILON)
 
 
 def to_numpy(tensors):
