@@ -13,7 +13,7 @@ from benchmarks.contenders import compiled
 from benchmarks.sweep import value_and_gradient
 from benchmarks.timing import interleaved_times, time_and_ratio
 from keras_mhe._backend import matmul, on_cpu
-from keras_mhe.energies import _pairs
+from keras_mhe.energies import _pair_sums
 from keras_mhe.energies._potential import PotentialSpec
 
 # Crowded kernels, for which small distances dominate, and a usual one.
@@ -80,7 +80,7 @@ def _program(shape: tuple[int, int], cosines: Any, directions: Any) -> Callable[
         return (cosines if tuple(b.shape) == shape else directions)(a, b)
 
     def function(matrix: Any) -> Any:
-        with mock.patch.object(_pairs, "matmul", product):
+        with mock.patch.object(_pair_sums, "matmul", product):
             return value_and_gradient(matrix, width=None)
 
     return compiled(function, shape)

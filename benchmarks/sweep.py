@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.contenders import compiled
 from benchmarks.device_memory import temporary_mib
 from benchmarks.timing import interleaved_times, time_and_ratio
-from keras_mhe.energies import _pairs
+from keras_mhe.energies import _pair_sums, _pairs
 from keras_mhe.energies._neurons import tangent_gradient, unit_neurons
 from keras_mhe.energies._potential import PotentialSpec
 
@@ -26,9 +26,9 @@ def value_and_gradient(matrix: Any, width: int | None) -> Any:
     n = matrix.shape[-1]
     unit, reciprocal = unit_neurons(matrix)
     if width is None:
-        sums, gradient = _pairs._sums_by_matrix(unit, potential)
+        sums, gradient = _pair_sums._sums_by_matrix(unit, potential)
     else:
-        sums, gradient = _pairs._sums_by_panels(unit, potential, width)
+        sums, gradient = _pair_sums._sums_by_panels(unit, potential, width)
     value, weight = _pairs.mean_over_points(sums, n * (n - 1), n, potential)
     return value, tangent_gradient(unit, reciprocal, gradient, 2.0 * weight)
 
@@ -37,7 +37,7 @@ def measure(shape: tuple[int, int], quick: bool) -> list[dict[str, Any]]:
     """Returns a row for each width: seconds, the ratio to the package's own width, memory."""
     n = shape[1]
     widths = {str(width): width for width in _WIDTHS if n / 16 < width < n}
-    own = _pairs.panel_width(n)
+    own = _pair_sums.panel_width(n)
     if own is None or n <= _LARGEST_MATRIX:
         widths["one matrix"] = None
     reference = next((name for name, width in widths.items() if width == own), "default")

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 from keras_mhe import reference
 from keras_mhe.analysis import EnergyMonitor, energy_report
-from keras_mhe.energies import class_energy, hyperspherical_energy
-from keras_mhe.layers import HypersphericalRegularization
-from keras_mhe.models import regularize, unregularize
+from keras_mhe.energies import batch_energy, class_energy, hyperspherical_energy
+from keras_mhe.layers import HypersphericalRegularization, Uniformity
+from keras_mhe.models import FactorSchedule, regularize, unregularize
 from keras_mhe.regularizers import (
     MGD,
     MHC,
@@ -35,11 +35,14 @@ __all__ = [
     "AngleProjection",
     "CoMHE",
     "EnergyMonitor",
+    "FactorSchedule",
     "GroupProjection",
     "HalfSpaceMHE",
     "HypersphericalRegularization",
     "RandomProjection",
+    "Uniformity",
     "__version__",
+    "batch_energy",
     "class_energy",
     "energy_report",
     "hyperspherical_energy",

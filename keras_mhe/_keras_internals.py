@@ -21,7 +21,7 @@ _WITH_LORA = (
     keras.layers.Conv2D,
     keras.layers.Conv3D,
 )
-# Modules whose frames are between Keras and `is_low_rank_factor`. PyTorch's are of the decorator
+# Modules whose frames are between Keras and the functions below. PyTorch's are of the decorator
 # that keeps regularizers out of its graphs.
 _BETWEEN = ("keras_mhe.", "torch.")
 _LAYER_MODULE, _LOSS_METHOD = "keras.src.layers.layer", "_get_regularization_losses"
@@ -109,6 +109,14 @@ def low_rank_factors(layer: keras.layers.Layer) -> list[keras.Variable]:
     return [_private(layer, f"lora_{name}_{factor}") for factor in "ab"]
 
 
+def _caller() -> tuple[Any, tuple[str, str]]:
+    """The frame outside of this package that calls a regularizer, its module and its function."""
+    frame = sys._getframe(2)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(_BETWEEN):
+        frame = frame.f_back
+    return frame, (frame.f_globals.get("__name__", ""), frame.f_code.co_name)
+
+
 def is_low_rank_factor() -> bool:
     """Whether Keras now calls a regularizer with a factor of LoRA instead of a kernel.
 
@@ -119,13 +127,10 @@ def is_low_rank_factor() -> bool:
     local names `self` and `variable` in `Layer._get_regularization_losses`, the method of Keras
     that calls regularizers. The variable is a factor if a layer in `self` has it as one.
     """
-    frame = sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").startswith(_BETWEEN):
-        frame = frame.f_back
     if not hasattr(keras.layers.Layer, _LOSS_METHOD):
         raise _changed(f"`Layer.{_LOSS_METHOD}`")
-    caller = (frame.f_globals.get("__name__"), frame.f_code.co_name)
-    # A user, or another method of Keras: `Layer.__call__` calls activity regularizers.
+    frame, caller = _caller()
+    # Otherwise it is a user, or another method of Keras.
     if caller != (_LAYER_MODULE, _LOSS_METHOD):
         return False
     for name in ("self", "variable"):
@@ -137,6 +142,14 @@ def is_low_rank_factor() -> bool:
         for layer in (owner, *nested_layers(owner))
         for factor in low_rank_factors(layer)
     )
+
+
+def is_activity() -> bool:
+    """Whether Keras now calls a regularizer with the outputs of a layer, as `activity_regularizer`.
+
+    Relies on `Layer.__call__`, which calls activity regularizers itself.
+    """
+    return _caller()[1] == (_LAYER_MODULE, "__call__")
 
 
 @contextlib.contextmanager
@@ -166,3 +179,32 @@ def forget_compiled_steps(model: keras.Model) -> None:
             _private(part, "make_train_function")(force=True)
         if _private(part, "test_function") is not None:
             _private(part, "make_test_function")(force=True)
+
+
+class _Factor(keras.random.SeedGenerator):
+    """A variable that a model tracks as state, but neither trains nor saves: `state`."""
+
+    def __init__(self, value: float) -> None:
+        self.state = keras.Variable(
+            keras.initializers.Constant(value),
+            shape=(),
+            dtype=keras.backend.result_type("float32", keras.config.floatx()),
+            trainable=False,
+            autocast=False,
+            # All replicas have the same value.
+            aggregation="only_first_replica",
+            name="factor",
+        )
+
+
+def add_state(model: keras.Model, value: float) -> keras.Variable:
+    """A variable that is state of a model's compiled steps, but not one of its weights.
+
+    Weights would change what `get_weights` returns and what files contain. Relies on the list
+    `Layer._seed_generators`, whose elements have a variable `state`.
+    """
+    factor = _Factor(value)
+    _private(model, "_seed_generators").append(factor)
+    if not any(variable is factor.state for variable in model.non_trainable_variables):
+        raise _changed("`Layer._seed_generators` as a part of `Layer.variables`")
+    return factor.state

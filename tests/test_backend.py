@@ -14,7 +14,7 @@ from helpers import normals, squared_gradient
 import keras_mhe
 from keras_mhe import MGD, MHC, MHE, MHP, MHS, CoMHE, HalfSpaceMHE
 from keras_mhe._backend import _devices, compiled, matmul, on_cpu
-from keras_mhe.energies import _pairs
+from keras_mhe.energies import _pair_sums
 from keras_mhe.energies._programs import fresh_programs
 
 SHAPE, LABELS = (12, 10), np.array([1, 4, 4], "int32")
@@ -92,7 +92,7 @@ class TestPrograms:
         self.assert_full_precision(LOSSES[name])
 
     def test_every_product_of_panels_requests_full_precision(self):
-        with mock.patch.object(_pairs, "_matrix_and_panel_size", return_value=(4, 16)):
+        with mock.patch.object(_pair_sums, "_matrix_and_panel_size", return_value=(4, 16)):
             self.assert_full_precision(LOSSES["one matrix"])
 
     def test_product_of_keras_does_not_request_it(self):

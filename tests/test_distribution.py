@@ -159,6 +159,51 @@ for every, steps in (("epoch", [0, 20, 40]), (16, [0, 16, 20, 32, 40])):
                 np.testing.assert_allclose(row[value], other[value], rtol=1e-3, err_msg=value)
 """
 
+_UNIFORMITY = """
+class OfHalves(Uniformity):
+    '''The mean energy of both halves of a batch, on one device.'''
+
+    def call(self, inputs, training=None):
+        if training:
+            halves = keras.ops.split(inputs, 2)
+            self.add_loss(self.factor * sum(map(batch_energy, halves)) / 2)
+        return inputs
+
+def spread(engine, layer):
+    with on(engine):
+        model = network()
+        model = compiled(keras.Sequential([*model.layers[:-1], layer(MHE(10.0)), model.layers[-1]]))
+    return fit(model)
+
+model = spread(engine, Uniformity)
+# TensorFlow has the energy of each device's part of a batch, JAX the energy of the whole batch.
+kind = OfHalves if keras.backend.backend() == "tensorflow" else Uniformity
+assert_close(model, spread(None, kind))
+"""
+
+_SCHEDULES = """
+schedules = (
+    lambda epoch, factor: factor * epoch,
+    keras.optimizers.schedules.PolynomialDecay(20.0, 40, 0.0),
+)
+
+def scheduled(engine, schedule):
+    with on(engine):
+        model = network()
+        model.layers[-1].kernel.regularizer = MHE(10.0)
+        compiled(model)
+    callbacks = [FactorSchedule(schedule)]
+    options = {"batch_size": 32, "epochs": 2, "shuffle": False, "verbose": 0}
+    model.fit(x, y, callbacks=callbacks, **options)
+    return model
+
+constant = scheduled(None, lambda epoch: 10.0)
+for schedule in schedules:
+    model, one = scheduled(engine, schedule), scheduled(None, schedule)
+    assert_close(model, one)
+    assert np.max(np.abs(np.asarray(one.weights[-2]) - np.asarray(constant.weights[-2]))) > 1e-3
+"""
+
 _on_every_engine = pytest.mark.parametrize(
     "arguments",
     [("MirroredStrategy",), ("DataParallel",), ("ModelParallel", 2, 4)],
@@ -187,6 +232,16 @@ def test_weights_after_training_match_one_device(arguments):
 @_on_every_engine
 def test_monitor_records_match_one_device(arguments):
     run_on_engine(_MONITOR, arguments)
+
+
+@pytest.mark.parametrize("arguments", [("MirroredStrategy",), ("DataParallel",)])
+def test_energy_of_a_batch_on_several_devices(arguments):
+    run_on_engine(_UNIFORMITY, arguments)
+
+
+@_on_every_engine
+def test_factors_move_on_all_devices(arguments):
+    run_on_engine(_SCHEDULES, arguments)
 
 
 # Training by `model.fit`.

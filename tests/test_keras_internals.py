@@ -133,15 +133,6 @@ def enter_context(context):
         pass
 
 
-def test_activity_regularizers_give_the_energy_of_the_outputs():
-    """Keras calls them in another method of the same module, where there is no weight."""
-    layer = layers.Dense(4, activity_regularizer=MHE(10.0))
-    # One example: some versions of Keras divide the loss by the size of the batch.
-    outputs = layer(normals(1, 5, 3))
-    expected = 10.0 * float(hyperspherical_energy(outputs))
-    assert [float(loss) for loss in layer.losses] == pytest.approx([expected], rel=1e-5)
-
-
 class TestMissingParts:
     """Every function raises an error that names the missing part of Keras."""
 
@@ -154,6 +145,7 @@ class TestMissingParts:
             (lambda x: enter_context(internals.no_new_nodes(x)), "_flatten_layers"),
             (lambda x: internals.attention_regularizer_attribute(x), "_kernel_regularizer"),
             (lambda x: enter_context(internals.not_compiled(x)), "compiled"),
+            (lambda x: internals.add_state(x, 1.0), "_seed_generators"),
         ],
     )
     def test_error_names_a_missing_attribute(self, call, name):
@@ -196,6 +188,44 @@ class TestMissingParts:
         exec(f"def {method}({other}): return call()", names)
         with pytest.raises(RuntimeError, match=f"relies on the name `{name}`"):
             names[method](None)
+
+    @pytest.mark.once
+    def test_error_names_state_that_a_model_does_not_list(self):
+        model = SimpleNamespace(_seed_generators=[], non_trainable_variables=[])
+        with pytest.raises(RuntimeError, match=r"relies on `Layer\._seed_generators` as a part"):
+            internals.add_state(model, 1.0)
+
+    def test_keras_calls_activity_regularizers_itself(self):
+        """And weights, users and other methods of layers are told apart from it."""
+        calls = []
+        names = {
+            # Frames of this package are skipped.
+            "__name__": "keras_mhe.module",
+            "Regularizer": keras.regularizers.Regularizer,
+            "is_activity": internals.is_activity,
+            "calls": calls,
+        }
+        exec(
+            "class Record(Regularizer):\n"
+            "    def __call__(self, x):\n"
+            "        calls.append(is_activity())\n"
+            "        return x[0, 0]\n",
+            names,
+        )
+        record = names["Record"]()
+        layer = layers.Dense(2, activity_regularizer=record, kernel_regularizer=record)
+        layer(np.ones((3, 4), "float32"))
+        assert len(layer.losses) == 2
+        record(layer.kernel)
+        assert calls == [True, False, False]
+
+    def test_state_of_a_model_is_no_weight(self):
+        model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+        variable = internals.add_state(model, 1.5)
+        assert any(variable is other for other in model.non_trainable_variables)
+        assert len(model.weights) == 2
+        assert float(variable) == 1.5
+        assert variable.dtype == "float32"
 
     def test_installed_keras_has_all_parts(self):
         inputs = keras.Input((5, 8))

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_mhe._arguments import check_integer
 from keras_mhe._printable import printable
+from keras_mhe._steps import trained_batches
 from keras_mhe.analysis._energy_report import report_of
 from keras_mhe.analysis._report import Report
 from keras_mhe.kernels._model import LayerFilter, check_model
@@ -144,7 +145,7 @@ class EnergyMonitor(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._outputs = None
-        self._updates = self._count_updates()
+        self._updates = trained_batches(self.model)
         if not self.history:
             # Training may continue the run of another process.
             self._step = self._updates
@@ -171,7 +172,7 @@ class EnergyMonitor(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self._period is None:
-            updates = self._count_updates()
+            updates = trained_batches(self.model)
             # Keras does not always know the steps of an epoch. Updates of the optimizer are the
             # second choice, because a model may use other optimizers than its own.
             self._step += self.params.get("steps") or updates - self._updates
@@ -180,14 +181,6 @@ class EnergyMonitor(keras.callbacks.Callback):
         self._record()
         if logs is not None and self.report is not None:
             logs.update(self.report.summary)
-
-    def _count_updates(self) -> int:
-        optimizer = getattr(self.model, "optimizer", None)
-        if optimizer is None:
-            return 0
-        # `int` does not accept a variable with several replicas.
-        updates = int(keras.ops.convert_to_numpy(optimizer.iterations))
-        return updates * (optimizer.gradient_accumulation_steps or 1)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._writer is not None:

@@ -1,6 +1,7 @@
-"""Energies of kernels: functions from tensors to scalars, with analytic gradients."""
+"""The energies of neurons and of points, as functions."""
 
+from keras_mhe.energies._batch import batch_energy
 from keras_mhe.energies._energy import hyperspherical_energy
 from keras_mhe.energies._minibatch import class_energy
 
-__all__ = ["class_energy", "hyperspherical_energy"]
+__all__ = ["batch_energy", "class_energy", "hyperspherical_energy"]

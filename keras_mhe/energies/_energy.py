@@ -3,12 +3,8 @@
 from keras_mhe._backend import compiles_apart, outside_torch_graphs
 from keras_mhe._typing import NeuronAxis, Tensor
 from keras_mhe.energies._neurons import neuron_matrix
-from keras_mhe.energies._pairs import (
-    is_computed_at_once,
-    panel_width,
-    value_and_tangent,
-    value_and_tangent_by_parts,
-)
+from keras_mhe.energies._pair_sums import is_computed_at_once, panel_width
+from keras_mhe.energies._pairs import value_and_tangent, value_and_tangent_by_parts
 from keras_mhe.energies._potential import Potential, PotentialSpec
 from keras_mhe.energies._programs import EnergyProgram
 

@@ -16,7 +16,8 @@ from keras_mhe.energies._blocks import off_diagonal_mask
 from keras_mhe.energies._bound import largest_force
 from keras_mhe.energies._energy import energy_program
 from keras_mhe.energies._neurons import neuron_matrix, tangent_part, unit_neurons
-from keras_mhe.energies._pairs import mean_over_points, pair_sums, relative_to_closest
+from keras_mhe.energies._pair_sums import pair_sums
+from keras_mhe.energies._pairs import mean_over_points, relative_to_closest
 from keras_mhe.energies._potential import Potential, PotentialSpec
 from keras_mhe.energies._programs import EnergyProgram
 

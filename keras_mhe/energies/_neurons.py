@@ -144,7 +144,7 @@ def scaled_neurons(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return matrix / ops.where(largest < tiny, 1.0, largest), largest
 
 
-def neuron_norms(square: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+def neuron_norms(square: Tensor, largest: Tensor, n: Any = None) -> tuple[Tensor, Tensor]:
     """Norms of the scaled neurons, and the reciprocal norms that scale gradients.
 
     Both are finite for every norm. For a neuron of norm zero, they are one and zero.
@@ -152,6 +152,7 @@ def neuron_norms(square: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         square: squared norms of the scaled neurons, of shape `(..., 1, N)`.
         largest: as `scaled_neurons` returns it.
+        n: as in `unit_neurons`.
     """
     tiny, _ = _limits(square)
     # Test the sum, which propagates NaN; XLA's max of an all-NaN column is -inf.
@@ -161,17 +162,19 @@ def neuron_norms(square: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
     top = at_least(ops.max(largest), tiny)
     true_norm = ops.where(zero, 0.0, norm) * (largest / top)
     # Not `ops.mean`, which rounds float64 to float32 on JAX.
-    mean_square = ops.sum(ops.square(true_norm) / math.prod(norm.shape))
+    count = math.prod(norm.shape) if n is None else ops.cast(ops.maximum(n, 1), norm.dtype)
+    mean_square = ops.sum(ops.square(true_norm) / count)
     floor = _NORM_FLOOR * ops.sqrt(at_least(mean_square, tiny))
     reciprocal = 1.0 / at_least(at_least(true_norm, floor) * top, tiny)
     return norm, ops.where(zero, 0.0, reciprocal)
 
 
-def unit_neurons(matrix: Tensor) -> tuple[Tensor, Tensor]:
+def unit_neurons(matrix: Tensor, n: Any = None) -> tuple[Tensor, Tensor]:
     """Projects neurons onto the unit sphere.
 
     Args:
         matrix: tensor of shape `(..., d, N)`.
+        n: number of neurons, a scalar tensor, if further columns are zero and no neurons.
 
     Returns:
         The unit neurons, and reciprocal norms of shape `(..., 1, N)`, which scale their gradients.
@@ -179,7 +182,7 @@ def unit_neurons(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """
     scaled, largest = scaled_neurons(matrix)
     square = ops.sum(ops.square(scaled), axis=-2, keepdims=True)
-    norm, reciprocal = neuron_norms(square, largest)
+    norm, reciprocal = neuron_norms(square, largest, n)
     return scaled / norm, reciprocal
 
 

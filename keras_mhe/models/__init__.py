@@ -1,7 +1,8 @@
-"""Adds energies to every kernel of an existing model, or removes them."""
+"""Adds energies to every kernel of an existing model, removes them, or moves their factors."""
 
+from keras_mhe.models._factor_schedule import FactorSchedule
 from keras_mhe.models._regularize import regularize
 from keras_mhe.models._table import Row, Table
 from keras_mhe.models._unregularize import unregularize
 
-__all__ = ["Row", "Table", "regularize", "unregularize"]
+__all__ = ["FactorSchedule", "Row", "Table", "regularize", "unregularize"]

@@ -38,7 +38,7 @@ def sum_of_terms(terms: list[Any]) -> Any:
     return RegularizerSum(terms)
 
 
-class _EffectiveKernelRegularizer(keras.Regularizer):
+class EffectiveKernelRegularizer(keras.Regularizer):
     """Regularizes the effective kernel `W + scale * A B` of a layer with LoRA.
 
     It is assigned to the factor `A`. Terms that are no energies regularize `A`, as in Keras.
@@ -67,7 +67,7 @@ def regularizer_of(kernel: Kernel) -> Any:
     holder = _holder(kernel)
     if holder is not None:
         own = own_regularizer(holder.regularizer)
-        if isinstance(own, _EffectiveKernelRegularizer):
+        if isinstance(own, EffectiveKernelRegularizer):
             return own.regularizer
         if own is not None or kernel.factors:
             return own
@@ -118,7 +118,7 @@ def assign_regularizer(found: ModelKernel, regularizer: Any) -> None:
     if factors:
         plain = sum_of_terms([term for term in terms_of(regularizer) if not is_energy(term)])
         factors[0].regularizer = (
-            plain if plain is regularizer else _EffectiveKernelRegularizer(kernel, regularizer)
+            plain if plain is regularizer else EffectiveKernelRegularizer(kernel, regularizer)
         )
         factors[1].regularizer = plain
     elif is_plain(kernel.variable):

@@ -10,7 +10,12 @@ from keras_mhe._backend import outside_torch_graphs
 from keras_mhe._keras_internals import is_low_rank_factor
 from keras_mhe._typing import Tensor
 from keras_mhe.energies._neurons import neuron_matrix
-from keras_mhe.regularizers._base import Addable, HypersphericalRegularizer, as_loss
+from keras_mhe.regularizers._base import (
+    Addable,
+    HypersphericalRegularizer,
+    as_loss,
+    refuse_activities,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_mhe")
@@ -74,10 +79,11 @@ class AttentionEnergy(Addable):
     def loss(self, kernel: Tensor) -> Tensor:
         """The weighted energy of a kernel."""
         matrix = neuron_matrix(kernel, self.neuron_axis(kernel.shape))
-        return self.regularizer.weighted_energy(matrix, {}, self.regularizer.factor)
+        return self.regularizer.weighted_energy(matrix, {}, self.regularizer.current_factor)
 
     @outside_torch_graphs
     def __call__(self, kernel: Tensor) -> Tensor:
+        refuse_activities(self)
         return as_loss(0.0) if is_low_rank_factor() else self.loss(kernel)
 
     def get_config(self) -> dict[str, Any]:

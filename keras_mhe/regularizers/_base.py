@@ -9,7 +9,7 @@ import keras
 
 from keras_mhe._arguments import check_choice, check_flag, check_nonnegative
 from keras_mhe._backend import outside_torch_graphs
-from keras_mhe._keras_internals import is_low_rank_factor
+from keras_mhe._keras_internals import is_activity, is_low_rank_factor
 from keras_mhe._typing import NeuronAxis, Shape, State, Tensor
 from keras_mhe.energies._bound import largest_force
 from keras_mhe.energies._neurons import check_axes, neuron_matrix
@@ -25,6 +25,17 @@ def as_loss(value: Tensor) -> Tensor:
 
 def _is_zero(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0
+
+
+def refuse_activities(regularizer: Any) -> None:
+    """Raises if a regularizer is used as `activity_regularizer`."""
+    if is_activity():
+        raise ValueError(
+            "A regularizer of keras_mhe cannot be an `activity_regularizer`, because versions of "
+            "Keras differ: some divide its loss by the size of the batch. For the energy of a "
+            "batch, call `keras_mhe.Uniformity(...)` on the outputs of the layer. "
+            f"Received: {regularizer!r}"
+        )
 
 
 class Addable(keras.Regularizer):
@@ -129,6 +140,10 @@ class HypersphericalRegularizer(Addable):
     half_space = False
     # Whether the energy is constant if neurons have one coordinate, and so no directions.
     needs_directions = True
+    # Whether it implements `batch_program`.
+    of_batches = False
+    # The variable that holds the factor while a `FactorSchedule` moves it.
+    factor_variable: Any = None
     warned = False
 
     def __init__(
@@ -140,6 +155,11 @@ class HypersphericalRegularizer(Addable):
         self.neuron_axis = list(axes) if isinstance(neuron_axis, Sequence) else neuron_axis
         self.groups = None if groups is None else count
         self.bounded = check_flag(bounded, "bounded")
+
+    @property
+    def current_factor(self) -> Any:
+        """The factor, a number or a variable."""
+        return self.factor if self.factor_variable is None else self.factor_variable
 
     @property
     def stateful(self) -> bool:
@@ -161,6 +181,13 @@ class HypersphericalRegularizer(Addable):
 
     def program(self, matrix: Tensor, state: State) -> EnergyProgram:
         """The program for the energy of a matrix of shape `(d, N)` or `(groups, d, N)`."""
+        raise NotImplementedError
+
+    def batch_program(self, points: Tensor, n: Any) -> EnergyProgram:
+        """The program for the energy of the first n columns of a matrix; the others are zero.
+
+        The number n is an integer or a scalar tensor, and the number of columns may be unknown.
+        """
         raise NotImplementedError
 
     def moving(self, n: int) -> int:
@@ -210,10 +237,11 @@ class HypersphericalRegularizer(Addable):
                 f"{self.example})`. Received: {self!r}"
             )
         matrix = neuron_matrix(kernel, self.neuron_axis, self.groups)
-        return self.weighted_energy(matrix, {}, self.factor)
+        return self.weighted_energy(matrix, {}, self.current_factor)
 
     @outside_torch_graphs
     def __call__(self, kernel: Tensor) -> Tensor:
+        refuse_activities(self)
         return as_loss(0.0) if is_low_rank_factor() else self.loss(kernel)
 
 

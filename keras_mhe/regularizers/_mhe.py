@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_mhe._typing import NeuronAxis, State, Tensor
+from keras_mhe.energies._batch import batch_program
 from keras_mhe.energies._energy import energy_program
 from keras_mhe.energies._minibatch import check_sample, sampled_program
 from keras_mhe.energies._potential import PotentialSpec
@@ -74,6 +75,8 @@ class MHE(PotentialRegularizer):
         1
     """
 
+    of_batches = True
+
     def __init__(
         self,
         factor: float = 1.0,
@@ -98,6 +101,9 @@ class MHE(PotentialRegularizer):
         if self.sample is None:
             return energy_program(matrix, potential)
         return sampled_program(matrix, potential, self.sample)
+
+    def batch_program(self, points: Tensor, n: Any) -> EnergyProgram:
+        return batch_program(points, n, self.spec)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "sample": self.sample}

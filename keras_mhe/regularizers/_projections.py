@@ -14,7 +14,8 @@ from keras_mhe._random import fingerprint, seed_of
 from keras_mhe._typing import NeuronAxis, Shape, State, Tensor
 from keras_mhe.energies._energy import energy_program
 from keras_mhe.energies._neurons import neuron_matrix
-from keras_mhe.energies._pairs import panel_width, value_and_gradient
+from keras_mhe.energies._pair_sums import panel_width
+from keras_mhe.energies._pairs import value_and_gradient
 from keras_mhe.energies._potential import Potential, PotentialSpec
 from keras_mhe.energies._programs import EnergyProgram, program_for
 from keras_mhe.regularizers._projection_steps import projected_value_and_tangent

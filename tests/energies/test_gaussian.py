@@ -12,7 +12,7 @@ from helpers import SPACES, energy_and_gradient, energy_value, normals, second_o
 
 from keras_mhe import MHE, class_energy, hyperspherical_energy
 from keras_mhe._backend import compiled
-from keras_mhe.energies import _minibatch, _pairs
+from keras_mhe.energies import _minibatch, _pair_sums
 from keras_mhe.energies._gaussian import GaussianPotential
 from keras_mhe.energies._programs import fresh_programs
 
@@ -61,7 +61,7 @@ class TestDefinition:
     @on_every_gaussian
     def test_panels(self, t, half_space, monkeypatch, float64):
         kernel = normals(3, 23, dtype="float64")
-        monkeypatch.setattr(_pairs, "_matrix_and_panel_size", lambda: (10, 16))
+        monkeypatch.setattr(_pair_sums, "_matrix_and_panel_size", lambda: (10, 16))
         with fresh_programs():
             value, gradient = energy_and_gradient(kernel, **gaussian(t, half_space))
         expected_value, expected = expected_value_and_gradient(kernel, t, half_space)

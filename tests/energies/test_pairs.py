@@ -15,13 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_mhe._backend import compiled
+from keras_mhe.energies import _pair_sums as pair_sums
 from keras_mhe.energies import _pairs as pairs
 from keras_mhe.energies._riesz import RieszPotential
 
 
 def smallest_with_panels():
     """Returns a number of neurons for which panels are used on this device."""
-    return pairs._matrix_and_panel_size()[0] + 31
+    return pair_sums._matrix_and_panel_size()[0] + 31
 
 
 def program_text(n, half_space=True):
@@ -63,7 +64,9 @@ def by_matrix_and_by_panels(unit, potential, width):
     """Returns sums and direction gradients, by one matrix and by panels, as NumPy arrays."""
 
     def both(unit):
-        return pairs._sums_by_matrix(unit, potential), pairs._sums_by_panels(unit, potential, width)
+        return pair_sums._sums_by_matrix(unit, potential), pair_sums._sums_by_panels(
+            unit, potential, width
+        )
 
     program = compiled(both, (unit.shape, str(unit.dtype)))
     results = program(keras.ops.convert_to_tensor(unit))
@@ -137,7 +140,7 @@ class TestPanels:
         potential = RieszPotential(2.0, False, True, 0.1)
         unit = keras.ops.convert_to_tensor(unit)
         to_numpy = keras.ops.convert_to_numpy
-        expected = [to_numpy(x) for x in pairs._sums_by_matrix(unit, potential)]
+        expected = [to_numpy(x) for x in pair_sums._sums_by_matrix(unit, potential)]
         # Sets of 23 neurons are computed one at a time, by panels; sets of 7 two at a time.
         monkeypatch.setattr(pairs, "_matrix_and_panel_size", lambda: (10, 16))
         sums, gradient = (to_numpy(x) for x in pairs.pair_sums(unit, potential))
