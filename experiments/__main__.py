@@ -17,7 +17,7 @@ import keras
 import typer
 from rich.console import Console
 
-from experiments import cnn9, correlation, crowding, gan, imbalance, sphereface_plus
+from experiments import cnn9, correlation, crowding, finetuning, gan, imbalance, sphereface_plus
 from experiments.data import sources_by_name
 from experiments.experiment import Experiment, InputError
 from experiments.records import Config, Value
@@ -25,7 +25,8 @@ from experiments.report import results_path, update_page, write_results
 from experiments.runner import run_missing
 
 EXPERIMENTS = [
-    module.experiment for module in (cnn9, imbalance, crowding, sphereface_plus, gan, correlation)
+    module.experiment
+    for module in (cnn9, imbalance, crowding, sphereface_plus, gan, correlation, finetuning)
 ]
 _FOLDER = Path(__file__).parent
 _HELP = {
@@ -40,6 +41,7 @@ _HELP = {
     "features": "Dimension of the features.",
     "head": "Class vectors as they are (plain), or scaled to length one (normalized).",
     "classes": "Number of classes.",
+    "shots": "Training images of each new class.",
     "margin": "Factor of the angle to the correct class.",
 }
 

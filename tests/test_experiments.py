@@ -32,13 +32,13 @@ def module(name):
 
 
 cnn9, imbalance, crowding = map(module, ("cnn9", "imbalance", "crowding"))
-sphereface, gan = map(module, ("sphereface_plus", "gan"))
+sphereface, gan, finetuning = map(module, ("sphereface_plus", "gan", "finetuning"))
 classifiers, comparison, data, records = map(
     module, ("classifiers", "comparison", "data", "records")
 )
 report, runner, tables = map(module, ("report", "runner", "tables"))
 
-names = ["cnn9", "imbalance", "crowding", "sphereface_plus", "gan", "correlation"]
+names = ["cnn9", "imbalance", "crowding", "sphereface_plus", "gan", "correlation", "finetuning"]
 
 
 def experiment(name):
@@ -170,7 +170,7 @@ class TestRunner:
 
 class TestEveryExperiment:
     @pytest.mark.slow
-    @pytest.mark.parametrize("name", ["crowding", "sphereface_plus", "gan"])
+    @pytest.mark.parametrize("name", ["crowding", "sphereface_plus", "gan", "finetuning"])
     def test_a_quick_run_gives_finite_metrics(self, name):
         """The other experiments run as programs: imbalance above, the CNN-9 ones in `.ci/run`."""
         shape = experiment(name)
@@ -524,6 +524,26 @@ class TestGan:
         for size, channels in ((8, 1), (32, 3)):
             assert gan._generator(size, channels, 8).output_shape == (None, size, size, channels)
             assert gan._discriminator(size, channels, 8).output_shape == (None, 1)
+
+
+class TestFinetuning:
+    def test_tasks_are_different_digits_and_train_and_test_images_are_disjoint(self):
+        old, new = finetuning.tasks(seed=3, shots=5)
+        digits = np.bincount(data.digit_images()[1])
+        np.testing.assert_array_equal(np.bincount(old.y) + np.bincount(old.y_test), digits[:5])
+        np.testing.assert_array_equal(np.bincount(new.y_test), digits[5:] // 2)
+        np.testing.assert_array_equal(np.bincount(new.y), 5)
+        images = [{x.tobytes() for x in part} for part in (old.x, old.x_test, new.x, new.x_test)]
+        assert len(set.union(*images)) == sum(map(len, images))
+
+    def test_a_run_without_training_changes_nothing(self, monkeypatch):
+        trainings = []
+        monkeypatch.setattr(finetuning, "fit", lambda *args, **options: trainings.append(options))
+        config = {"variant": "hidden 10", "seed": 0, "shots": 5, "passes": 1, "rate": 0.5}
+        metrics = finetuning.run(config, "").metrics
+        assert metrics["mean turn °"] == metrics["change of position"] == 0
+        assert metrics["old task %"] == metrics["old task before %"]
+        assert trainings == [{}, {"batch": 5, "rate": 0.5}]
 
 
 class TestAngles:

@@ -1,120 +1,19 @@
-"""The report of a model: measures every kernel on the host."""
+"""The report of a model, alone or compared with an earlier model."""
 
-import dataclasses
-import math
-from collections import Counter
-from typing import Any
+from pathlib import Path
+from typing import overload
 
 import keras
-import numpy as np
 
-from keras_mhe._arguments import check_flag
-from keras_mhe.analysis._neuron_statistics import neuron_statistics
-from keras_mhe.analysis._report import KernelReport, Report
-from keras_mhe.energies._neurons import neuron_array
-from keras_mhe.energies._potential import PotentialSpec
-from keras_mhe.kernels._layer import Kernel
-from keras_mhe.kernels._model import (
-    LayerFilter,
-    ModelKernel,
-    check_model,
-    find_kernels,
-    layer_predicate,
-    other_weights,
-)
+from keras_mhe.analysis._drift import drift_report_of, earlier_model
+from keras_mhe.analysis._drift_report import DriftReport
+from keras_mhe.analysis._measure import report_of
+from keras_mhe.analysis._report import Report
+from keras_mhe.kernels._model import LayerFilter, check_model
 from keras_mhe.kernels._outputs import output_layers
-from keras_mhe.kernels._skip_reasons import neuron_counts, skip_reason, unsupported_reason
-from keras_mhe.reference import lower_bound, position, uniform_energy
 
 
-def _reason_to_leave_out(kernel: Kernel, requested: bool) -> str | None:
-    if kernel.shape is None:
-        return "not built yet"
-    reason = skip_reason(kernel, requested=requested)
-    if reason is None:
-        try:
-            neuron_counts(kernel.shape, kernel.neuron_axis, kernel.groups)
-        except ValueError as error:
-            return str(error)
-    return reason
-
-
-def _kernel_report(found: ModelKernel, layer: str, role: str, spec: PotentialSpec) -> KernelReport:
-    kernel = found.kernel
-    array = neuron_array(kernel.variable, kernel.neuron_axis, kernel.groups)
-    groups, d, n = array.shape
-    statistics = neuron_statistics(array, spec.potential(n, d))
-    angles = statistics.nearest_angles[np.isfinite(statistics.nearest_angles)]
-    directed, finite = len(angles) > 0, not math.isnan(statistics.energy)
-    options: Any = dataclasses.asdict(spec)
-    return KernelReport(
-        layer=layer,
-        kernel=found.name,
-        role=role,
-        groups=groups,
-        dimension=d,
-        neurons=n,
-        half_space=spec.half_space,
-        energy=statistics.energy,
-        bound=lower_bound(n, d, **options),
-        uniform=uniform_energy(n, d, **options),
-        # A kernel of zeros would have the lowest energy of all.
-        position=position(statistics.energy, n, d, **options) if directed and finite else None,
-        nearest_angle_min=float(np.min(angles)) if directed else None,
-        nearest_angle_mean=float(np.mean(angles)) if directed else None,
-        nearest_angle_max=float(np.max(angles)) if directed else None,
-        zero=statistics.zero,
-        duplicate=statistics.duplicate,
-        non_finite=statistics.non_finite,
-        nearest_angles=statistics.nearest_angles,
-    )
-
-
-def report_of(
-    model: keras.Model,
-    outputs: tuple[list[keras.layers.Layer], str],
-    *,
-    s: float,
-    distance: str,
-    half_space: bool | None,
-    softening: float | str,
-    where: LayerFilter,
-) -> Report:
-    """The report of `energy_report`. `outputs` is the result of `output_layers`."""
-    spec = PotentialSpec(s, distance, softening=softening)
-    if half_space is not None:
-        half_space = check_flag(half_space, "half_space")
-    kernels = find_kernels(model)
-    output, unknown = outputs
-    rows, left_out = [], {}
-    repeats: Counter[str] = Counter()
-    for found in filter(layer_predicate(where, kernels), kernels):
-        layer, label = found.path, f"{found.path}/{found.name}"
-        # Layers of a subclassed model may have the same name.
-        if repeats[label]:
-            layer = f"{layer}_{repeats[label]}"
-        repeats[label] += 1
-        reason = _reason_to_leave_out(found.kernel, requested=where is not None)
-        if reason is not None:
-            left_out[f"{layer}/{found.name}"] = reason
-            continue
-        role = "output" if found.belongs_to(output) else "hidden"
-        half = role == "hidden" if half_space is None else half_space
-        own_spec = dataclasses.replace(spec, half_space=half)
-        rows.append(_kernel_report(found, layer, role, own_spec))
-    if where is None:
-        for path, weight in other_weights(model, kernels):
-            left_out[f"{path}/{weight.name}"] = unsupported_reason(weight.name)
-    if not rows:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
-        raise ValueError(
-            f"The model has no kernel to report ({reasons or 'it has none'}). "
-            f"Received: model={model!r}"
-        )
-    note = f"The output layers of {unknown} are unknown." if unknown else ""
-    return Report(rows, left_out, spec.s, spec.distance, note)
-
-
+@overload
 def energy_report(
     model: keras.Model,
     s: float = 2.0,
@@ -123,6 +22,28 @@ def energy_report(
     half_space: bool | None = None,
     softening: float | str = "auto",
     where: LayerFilter = None,
+    against: None = None,
+) -> Report: ...
+@overload
+def energy_report(
+    model: keras.Model,
+    s: float = 2.0,
+    *,
+    distance: str = "euclidean",
+    half_space: bool | None = None,
+    softening: float | str = "auto",
+    where: LayerFilter = None,
+    against: keras.Model | Report | str | Path,
+) -> DriftReport: ...
+def energy_report(
+    model: keras.Model,
+    s: float = 2.0,
+    *,
+    distance: str = "euclidean",
+    half_space: bool | None = None,
+    softening: float | str = "auto",
+    where: LayerFilter = None,
+    against: keras.Model | Report | str | Path | None = None,
 ) -> Report:
     """Reports how well the neurons of every kernel of a model are spread.
 
@@ -147,15 +68,24 @@ def energy_report(
         where: which layers: a function of a layer that returns True or False, or names of layers.
             None means all layers. The axes and groups of neurons are those of each layer, as in
             `regularize`. Filters of DepthwiseConv are measured only if `where` selects them.
+        against: an earlier model to compare with, for example the model before training: a built
+            `keras.Model`, the path of a `.keras` file, which is loaded in the safe mode of Keras,
+            or a `Report`. The earlier model must not share its weights with `model`. Kernels are
+            matched by the names of their layers. If names differ, but number, order and sizes of
+            all kernels are equal, they are matched by their order. The energies before are
+            measured in the same space as those after. A `Report` needs the same `s`, `distance`
+            and `softening`, and gives no turns, because it holds no neurons.
 
     Returns:
         A `Report`, which prints as text. `rows` is a list of `KernelReport`: energies and positions
         have no unit, angles are in degrees. `to_dict`, `to_json` and `to_pandas` convert the
-        report.
+        report. With `against`, it is a `DriftReport`: `changes` holds the numbers before and after
+        for each kernel, and the turn of each neuron,
+        `2 atan2(|u - v|, |u + v|)` with its directions `u` before and `v` after.
 
     Raises:
         TypeError, ValueError: if an argument has the wrong type or is out of range, or if the model
-            is not built or has no kernel to report.
+            is not built, has no kernel to report, or has no kernel to compare.
 
     Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS.
 
@@ -167,9 +97,18 @@ def energy_report(
         >>> report = energy_report(model, half_space=True)
         >>> report.rows[0].position, report.rows[0].nearest_angle_min
         (0.0, 90.0)
+
+        A quarter turn of every neuron, from one half of the coordinates to the other:
+
+        >>> before = keras.models.clone_model(model)
+        >>> before.layers[0].set_weights([keras.ops.eye(64, 32, k=-32), keras.ops.zeros(32)])
+        >>> drift = energy_report(model, against=before)
+        >>> drift.changes[0].turned_mean, drift.changes[0].change("energy")
+        (90.0, 0.0)
     """
     check_model(model)
-    return report_of(
+    before = None if against is None else earlier_model(against)
+    report = report_of(
         model,
         output_layers(model),
         s=s,
@@ -178,3 +117,6 @@ def energy_report(
         softening=softening,
         where=where,
     )
+    if before is None:
+        return report
+    return drift_report_of(report, model, before, all_kernels=where is None)

@@ -12,7 +12,7 @@ import numpy as np
 from keras_mhe._arguments import check_integer
 from keras_mhe._printable import printable
 from keras_mhe._steps import trained_batches
-from keras_mhe.analysis._energy_report import report_of
+from keras_mhe.analysis._measure import report_of
 from keras_mhe.analysis._report import Report
 from keras_mhe.kernels._model import LayerFilter, check_model
 from keras_mhe.kernels._outputs import output_layers

@@ -1,4 +1,4 @@
-"""Statistics of the neurons of one kernel: energy, nearest angles, and faulty neurons."""
+"""Statistics of the neurons of one kernel: energy, angles, and faulty neurons."""
 
 from typing import NamedTuple
 
@@ -130,3 +130,26 @@ def neuron_statistics(matrix: np.ndarray, potential: Potential) -> NeuronStatist
         duplicate=duplicate_count,
         non_finite=non_finite_count,
     )
+
+
+def neuron_turns(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """The angles between the directions of neurons before and after a change, in degrees.
+
+    `2 atan2(|u - v|, |u + v|)`, which is accurate for small and for nearly opposite turns,
+    unlike the arccosine of a rounded cosine. NaN for a neuron without a direction before or after.
+
+    Args:
+        before: array of shape `(groups, d, N)`, one neuron in each column.
+        after: array of the same shape.
+
+    Returns:
+        An array of shape `(groups * N,)`, from 0 to 180.
+    """
+    groups, _, n = before.shape
+    turns = np.empty((groups, n))
+    for g in range(groups):
+        (u, *faults), (v, *later_faults) = map(_unit_neurons, (before[g], after[g]))
+        gap, total = np.linalg.norm(u - v, axis=0), np.linalg.norm(u + v, axis=0)
+        angles = np.degrees(2 * np.arctan2(gap, total))
+        turns[g] = np.where(np.any([*faults, *later_faults], axis=0), np.nan, angles)
+    return turns.ravel()

@@ -10,6 +10,11 @@ import numpy as np
 from keras_mhe._text_tables import format_table, names_by_reason, short_name
 
 
+def number_text(value: float | None, digits: int) -> str:
+    """A number in a table; a dash if there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
 class KernelReport(NamedTuple):
     """The report on one kernel. A row of a `Report`.
 
@@ -69,6 +74,16 @@ class KernelReport(NamedTuple):
         counts = {"zero": self.zero, "duplicate": self.duplicate, "not finite": self.non_finite}
         return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
 
+    @property
+    def counts(self) -> str:
+        """The number of neurons, after the number of groups if there are several."""
+        return f"{self.groups} * {self.neurons}" if self.groups > 1 else str(self.neurons)
+
+    @property
+    def space(self) -> str:
+        """`"hs"` for half space, `"fs"` for full space."""
+        return "hs" if self.half_space else "fs"
+
     def to_dict(self) -> dict[str, Any]:
         """The numbers without the array of all angles; None in place of NaN."""
         row = {"name": self.name, **self._asdict()}
@@ -87,6 +102,7 @@ class Report:
         s: power of the potential.
         distance: the distance in the potential, `"euclidean"` or `"angular"`.
         note: a further remark, or "".
+        softening: the softening of the potential, as in `energy_report`.
     """
 
     def __init__(
@@ -96,9 +112,10 @@ class Report:
         s: float,
         distance: str,
         note: str = "",
+        softening: float | str = "auto",
     ) -> None:
         self.rows, self.left_out, self.s, self.distance = rows, left_out, s, distance
-        self.note = note
+        self.note, self.softening = note, softening
 
     @property
     def summary(self) -> dict[str, float]:
@@ -150,7 +167,11 @@ class Report:
             raise ModuleNotFoundError(
                 "`to_pandas` needs pandas. Install it with: pip install pandas"
             ) from error
-        return pd.DataFrame([row.to_dict() for row in self.rows])
+        return pd.DataFrame(self._frame_rows)
+
+    @property
+    def _frame_rows(self) -> list[dict[str, Any]]:
+        return [row.to_dict() for row in self.rows]
 
     @property
     def title(self) -> str:
@@ -165,7 +186,7 @@ class Report:
         return " ".join([*sentences, *filter(None, [self.note])])
 
     @property
-    def _remarks(self) -> list[str]:
+    def remarks(self) -> list[str]:
         """Sentences on faulty neurons and on weights that were left out."""
         sentences = [f"! {row.name}: {row.faults}." for row in self.rows if row.faults]
         reasons = [
@@ -174,31 +195,20 @@ class Report:
         return sentences + names_by_reason(reasons)
 
     def __repr__(self) -> str:
-        def degrees(angle: float | None) -> str:
-            return "-" if angle is None else f"{angle:.1f}"
-
         columns: dict[str, list[str]] = {
             "kernel": [row.name for row in self.rows],
-            "": [
-                ("hs" if row.half_space else "fs") + ("!" if row.faults else "")
-                for row in self.rows
-            ],
-            "neurons": [
-                f"{row.groups} * {row.neurons}" if row.groups > 1 else str(row.neurons)
-                for row in self.rows
-            ],
+            "": [row.space + ("!" if row.faults else "") for row in self.rows],
+            "neurons": [row.counts for row in self.rows],
             "dimension": [str(row.dimension) for row in self.rows],
             "energy": [f"{row.energy:.4g}" for row in self.rows],
-            "position": [
-                "-" if row.position is None else f"{row.position:.3f}" for row in self.rows
-            ],
-            "min°": [degrees(row.nearest_angle_min) for row in self.rows],
-            "mean°": [degrees(row.nearest_angle_mean) for row in self.rows],
-            "max°": [degrees(row.nearest_angle_max) for row in self.rows],
+            "position": [number_text(row.position, 3) for row in self.rows],
+            "min°": [number_text(row.nearest_angle_min, 1) for row in self.rows],
+            "mean°": [number_text(row.nearest_angle_mean, 1) for row in self.rows],
+            "max°": [number_text(row.nearest_angle_max, 1) for row in self.rows],
         }
         numbers = ("neurons", "dimension", "energy", "position", "min°", "mean°", "max°")
         title = (
             f"{self.title} Angles: from a neuron to the nearest other one, in half space (hs) or "
             "full space (fs)."
         )
-        return format_table(title, columns, numbers, *self._remarks)
+        return format_table(title, columns, numbers, *self.remarks)

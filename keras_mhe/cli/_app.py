@@ -114,6 +114,12 @@ def inspect(
         Path | None,
         typer.Option(help="A .weights.h5 or .h5 file whose weights replace those of the model."),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="An earlier .keras file, for example from before training: report what changed."
+        ),
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Write the report as one web page.", dir_okay=False)
     ] = None,
@@ -147,7 +153,9 @@ def inspect(
 ) -> None:
     """Report energies, angles, and zero and duplicate neurons of a saved model.
 
-    Never runs code from the file: refuses models with Lambda layers or custom classes.
+    With --against, also reports how far the neurons turned from those of an earlier model.
+
+    Never runs code from a file: refuses models with Lambda layers or custom classes.
 
     Exit status: 0 for success, 1 if --fail-above finds a kernel, 2 for bad files or arguments.
     """
@@ -156,13 +164,16 @@ def inspect(
     from keras_mhe.cli._files import model_from_file
 
     only_json = str(json) == "-"
-    _check_paths([model, weights], [html, png, None if only_json else json])
+    _check_paths([model, weights, against], [html, png, None if only_json else json])
     if fail_above is not None and math.isnan(fail_above):
         _fail("--fail-above needs a number.", 2)
     try:
         with _printable_warnings():
             loaded = model_from_file(model, weights)
-            report = energy_report(loaded, s, distance=distance.value, half_space=half_space)
+            earlier = None if against is None else model_from_file(against)
+            report = energy_report(
+                loaded, s, distance=distance.value, half_space=half_space, against=earlier
+            )
     except (ModelFileError, ValueError) as error:
         _fail(str(error), 2)
     as_json = report.to_json()
@@ -172,7 +183,8 @@ def inspect(
     if html is not None:
         from keras_mhe.cli._page import render_html
 
-        _write(html, render_html(report, model.name).encode())
+        name = model.name if against is None else f"{model.name}, compared with {against.name}"
+        _write(html, render_html(report, name).encode())
     if png is not None:
         from keras_mhe.cli._page import render_png
 

@@ -13,14 +13,15 @@ from matplotlib.figure import Figure
 
 from keras_mhe import __version__
 from keras_mhe._printable import printable
-from keras_mhe.analysis import KernelReport, Report
-from keras_mhe.plots import heat_strip, nearest_angles
+from keras_mhe.analysis import DriftReport, KernelReport, Report
+from keras_mhe.plots import heat_strip, nearest_angles, neuron_turns
 from keras_mhe.plots._strip import colors_of_positions
+from keras_mhe.plots._turns import turns_height
 
 # The number of kernels with a histogram of angles.
 _HISTOGRAMS = 6
-# The width of a picture in inches. A file can have thousands of kernels, and 3,000 took 1.9 GB.
-_MOST_WIDTH = 100.0
+# The width or height of a picture. A file can have thousands of kernels, and 3,000 took 1.9 GB.
+_MOST_INCHES = 100.0
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -56,7 +57,7 @@ def kernels_to_draw(report: Report) -> list[KernelReport]:
 
 
 def _width(report: Report, least: float) -> float:
-    return min(_MOST_WIDTH, max(least, 0.2 * len(report.rows) + 1.5))
+    return min(_MOST_INCHES, max(least, 0.2 * len(report.rows) + 1.5))
 
 
 def _histogram(row: KernelReport) -> str:
@@ -65,11 +66,21 @@ def _histogram(row: KernelReport) -> str:
     return _data_url(figure)
 
 
+def _turns_height(report: DriftReport) -> float:
+    return min(_MOST_INCHES, turns_height(report))
+
+
+def _turns(report: DriftReport) -> str:
+    figure = Figure(figsize=(9.0, _turns_height(report)), layout="constrained")
+    neuron_turns(report, axes=figure.subplots(1, 2, sharey=True))
+    return _data_url(figure)
+
+
 def render_html(report: Report, name: str) -> str:
-    """The HTML text of a report: numbers, strip, table and histograms.
+    """The HTML text of a report: numbers, strip, table and histograms, and changes if it has them.
 
     Args:
-        report: a report of `energy_report`.
+        report: a report of `energy_report`, with or without `against`.
         name: the name of the model.
     """
     summary = report.summary
@@ -79,6 +90,12 @@ def render_html(report: Report, name: str) -> str:
         (_number(summary["smallest_angle"], 1) + "°", "smallest angle between two neurons"),
         (f"{summary['faulty_neurons']:.0f}", "neurons that are zero, duplicate or not finite"),
     ]
+    drift = report if isinstance(report, DriftReport) else None
+    if drift is not None:
+        tiles += [
+            (_number(summary["turned_mean"], 1) + "°", "mean turn of a neuron"),
+            (_number(summary["position_change"], 2), "mean change of position"),
+        ]
     width = _width(report, 5.0)
     strip = Figure(figsize=(width, 2.8), layout="constrained")
     heat_strip(report, ax=strip.add_subplot())
@@ -91,6 +108,8 @@ def render_html(report: Report, name: str) -> str:
         "name": name,
         "report": report,
         "tiles": tiles,
+        "drift": drift,
+        "turns": None if drift is None else _turns(drift),
         "strip": _data_url(strip),
         "strip_width": round(100 * width),
         "rows": list(zip(report.rows, colors_of_positions(report), strict=True)),
@@ -101,13 +120,17 @@ def render_html(report: Report, name: str) -> str:
 
 
 def render_png(report: Report) -> bytes:
-    """A PNG of the strip and, below it, of the histograms."""
+    """A PNG of the strip and, below it, of the changes if the report has them, and histograms."""
     rows = kernels_to_draw(report)
     lines = max(1, -(-len(rows) // 3))
-    figure = Figure(figsize=(_width(report, 12.0), 3.0 + 3.0 * lines), layout="constrained")
-    parts: Any = figure.subfigures(2, 1, height_ratios=[3.0, 3.0 * lines])
-    top, below = parts
-    heat_strip(report, ax=top.add_subplot())
+    heights = [3.0, 3.0 * lines]
+    if isinstance(report, DriftReport):
+        heights.insert(1, _turns_height(report))
+    figure = Figure(figsize=(_width(report, 12.0), sum(heights)), layout="constrained")
+    parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
+    heat_strip(report, ax=parts[0].add_subplot())
+    if isinstance(report, DriftReport):
+        neuron_turns(report, axes=parts[1].subplots(1, 2, sharey=True))
     for i, row in enumerate(rows):
-        nearest_angles(row, ax=below.add_subplot(lines, 3, i + 1))
+        nearest_angles(row, ax=parts[-1].add_subplot(lines, 3, i + 1))
     return _saved(figure, format="png", dpi=120)

@@ -21,11 +21,13 @@ from keras_mhe.plots._curves import pair_curves
 from keras_mhe.plots._sphere import neurons_on_sphere
 from keras_mhe.plots._strip import heat_strip
 from keras_mhe.plots._training import energies_over_training
+from keras_mhe.plots._turns import neuron_turns
 
 __all__ = [
     "energies_over_training",
     "heat_strip",
     "nearest_angles",
+    "neuron_turns",
     "neurons_on_circle",
     "neurons_on_sphere",
     "pair_curves",

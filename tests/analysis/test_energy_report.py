@@ -214,8 +214,10 @@ def test_code_of_the_seeing_page_runs_and_gives_the_stated_results(capsys):
     plt.close("all")
     printed = capsys.readouterr().out
     shown, measured = (re.findall(r"^ \w+ +[hf]s +\d+ +\d+", x, re.M) for x in (page, printed))
-    assert len(shown) == 3
+    # The table of the report, and that of the changes.
+    assert len(shown) == 6
     assert shown == measured
+    assert all(each.turned_mean > 0 for each in names["drift"].changes)
     regularized, plain = (names[n] for n in ("regularized", "plain"))
     without_mhe, with_mhe = (energy_report(model).summary for model in (plain, regularized))
     assert with_mhe["energy_position"] < without_mhe["energy_position"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from keras_mhe import hyperspherical_energy
 from keras_mhe.analysis import _neuron_statistics as module
-from keras_mhe.analysis._neuron_statistics import neuron_statistics
+from keras_mhe.analysis._neuron_statistics import neuron_statistics, neuron_turns
 from keras_mhe.energies._neurons import neuron_array, neuron_matrix
 from keras_mhe.energies._potential import PotentialSpec
 
@@ -153,3 +153,26 @@ def test_neuron_array_equals_the_neuron_matrix_of_training(order, count, groups)
     array = neuron_array(keras.ops.convert_to_tensor(kernel), axes, groups)
     matrix = keras.ops.convert_to_numpy(neuron_matrix(kernel, axes, groups))
     np.testing.assert_array_equal(array.reshape(matrix.shape), matrix)
+
+
+class TestTurns:
+    @staticmethod
+    def rotated(turn):
+        """A pair of kernels; neuron `j` of the second one is rotated by `turn[j]` degrees."""
+        u, v = np.linalg.qr(normals(9, 2, dtype="float64"))[0].T
+        after = np.outer(u, np.cos(np.radians(turn))) + np.outer(v, np.sin(np.radians(turn)))
+        return np.outer(u, np.ones(len(turn)))[None], after[None]
+
+    def test_small_and_nearly_opposite_turns_are_accurate(self):
+        turn = np.array([1e-6, 1e-3, 45, 90, 135, 180 - 1e-3])
+        np.testing.assert_allclose(neuron_turns(*self.rotated(turn)), turn, rtol=1e-6)
+
+    @pytest.mark.parametrize("scale", [1e-300, 3.0, 1e300])
+    def test_lengths_do_not_matter(self, scale):
+        before, after = self.rotated(np.array([0.0, 20, 180]))
+        np.testing.assert_allclose(neuron_turns(before, scale * after), [0, 20, 180], atol=1e-12)
+
+    def test_groups_are_in_the_order_of_the_neurons(self):
+        before = normals(2, 5, 3, dtype="float64")
+        after = before * [[[1]], [[-1]]]
+        np.testing.assert_array_equal(neuron_turns(before, after), [0] * 3 + [180] * 3)

@@ -127,6 +127,69 @@ def test_weights_option_loads_the_weights_of_another_file(saved_model, tmp_path)
     assert json.loads(result.stdout) == energy_report(model).to_dict()
 
 
+@pytest.fixture
+def earlier_model(saved_model, tmp_path):
+    """The saved model with other weights, saved beside it."""
+    path = tmp_path / "before.keras"
+    model = keras.models.clone_model(saved_model[0])
+    model.set_weights([w + normals(*w.shape) for w in saved_model[0].get_weights()])
+    model.save(path)
+    return model, path
+
+
+def test_against_option_compares_with_an_earlier_model(saved_model, earlier_model, tmp_path):
+    drift = energy_report(saved_model[0], against=earlier_model[0])
+    out = {kind: tmp_path / f"drift.{kind}" for kind in ("html", "png", "json")}
+    options = [text for kind, file in out.items() for text in (f"--{kind}", file)]
+    result = inspect(saved_model[1], "--against", earlier_model[1], *options)
+    assert result.exit_code == 0, result.output
+    assert result.output.strip() == repr(drift).strip()
+    assert json.loads(out["json"].read_text()) == drift.to_dict()
+    assert out["png"].read_bytes().startswith(b"\x89PNG")
+    assert "Neurons of model.keras, compared with before.keras" in out["html"].read_text()
+
+
+def test_against_option_has_the_options_and_the_limit_of_the_model(saved_model, earlier_model):
+    files = [saved_model[1], "--against", earlier_model[1]]
+    result = inspect(*files, "--s", 0, "--full-space", "--json", "-")
+    drift = energy_report(saved_model[0], 0, half_space=False, against=earlier_model[0])
+    assert json.loads(result.stdout) == drift.to_dict()
+    assert inspect(*files, "--fail-above", 3).exit_code == 0
+    result = inspect(*files, "--fail-above", 0.2)
+    assert result.exit_code == 1
+    assert "above position 0.2, zero or not finite: head." in result.stderr
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_earlier_files_are_checked_like_the_model(saved_model, tmp_path):
+    marker, unsafe = tmp_path / "ran", tmp_path / "unsafe.keras"
+    name = str(marker)
+    program = layers.Lambda(lambda x: (open(name, "w").close(), x)[1])  # noqa: PTH123
+    keras.Sequential([keras.Input((32,)), program, layers.Dense(16, name="hidden")]).save(unsafe)
+    marker.unlink(missing_ok=True)
+
+    def enlarge(config):
+        config["config"]["layers"][1]["config"]["units"] = 10**9
+
+    large = with_parts(saved_model[1], enlarge).rename(tmp_path / "large.keras")
+    names = with_name(saved_model[1], "a\x1b[2J").rename(tmp_path / "names.keras")
+    for path, message in (
+        (unsafe, "contains code (Lambda"),
+        (large, "weights, but holds only"),
+        (tmp_path / "nowhere.keras", "does not exist"),
+    ):
+        result = inspect(saved_model[1], "--against", path)
+        assert result.exit_code == 2
+        [line] = result.stderr.strip().splitlines()
+        assert str(path) in line
+        assert message in line
+    assert not marker.exists()
+    result = inspect(saved_model[1], "--against", names)
+    assert result.exit_code == 0
+    assert r"hidden was a\x1b[2J" in " ".join(result.stdout.split())
+    assert "\x1b" not in result.output
+
+
 @pytest.mark.parametrize(("position", "status"), [(3, 0), (0.2, 1)])
 def test_fail_above_exits_with_status_1_if_a_position_is_higher(saved_model, position, status):
     result = inspect(saved_model[1], "--fail-above", position)
@@ -162,6 +225,8 @@ def test_fail_above_names_kernels_without_a_position(saved_model):
         ["{model}", "--json", "{folder}/no/such/folder.json"],
         ["{model}", "--png", "{folder}/no/such/folder.png"],
         ["{model}", "--html", "{model}"],
+        ["{model}", "--against", "{folder}/old.keras", "--html", "{folder}/old.keras"],
+        ["{model}", "--against", "{folder}/other.keras"],
         ["{model}", "--html", "{folder}/same", "--json", "{folder}/same"],
         ["{model}", "--fail-above", "nan"],
         ["{model}", "--s", "3000"],
@@ -170,6 +235,7 @@ def test_fail_above_names_kernels_without_a_position(saved_model):
 def test_unusable_paths_and_options_exit_with_a_one_line_error(saved_model, tmp_path, arguments):
     (tmp_path / "empty.keras").touch()
     (tmp_path / "text.keras").write_text("not a model")
+    keras.Sequential([keras.Input((3,)), layers.Dense(2, name="x")]).save(tmp_path / "other.keras")
     result = inspect(*[text.format(folder=tmp_path, model=saved_model[1]) for text in arguments])
     assert result.exit_code == 2
     assert isinstance(result.exception, SystemExit)

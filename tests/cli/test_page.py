@@ -15,9 +15,10 @@ from keras import layers
 
 from keras_mhe import energy_report
 from keras_mhe._printable import printable
-from keras_mhe.analysis import Report
+from keras_mhe.analysis import DriftReport, Report
 from keras_mhe.cli import _page
 from keras_mhe.cli._page import kernels_to_draw, render_html, render_png
+from keras_mhe.plots._turns import turns_height
 
 pytestmark = pytest.mark.once
 
@@ -64,6 +65,21 @@ def report(name="hidden", faults=True, **options):
     return energy_report(model, **options)
 
 
+def drift(name="hidden", **options):
+    """A report of changes; the first kernel had another name, and the last one a fault."""
+    keras.utils.set_random_seed(1)
+    before, after = (
+        keras.Sequential(
+            [keras.Input((16,)), layers.Dense(12, name=first), layers.Dense(10, name="head")]
+        )
+        for first in ("first", name)
+    )
+    value = normals(12, 10)
+    value[:, 1] = 0
+    before.get_layer("head").kernel.assign(value)
+    return energy_report(after, against=before, **options)
+
+
 def outline(text):
     parsed = Outline()
     parsed.feed(text)
@@ -82,6 +98,33 @@ def test_page_has_all_values_of_the_report():
     assert "1 zero, 1 not finite" in parsed.cells
     assert "Neurons of model.keras" in parsed.cells
     assert any(cell.startswith("depthwise/kernel: ") for cell in parsed.cells)
+
+
+def test_page_has_all_changes():
+    content = drift()
+    content = DriftReport(content, content.changes, {"old/kernel": "only before"})
+    parsed = outline(render_html(content, "model.keras"))
+    first, head = content.changes
+    assert {"hidden (was first)", "head", "old/kernel: only before"} <= set(parsed.cells)
+    for change in (first, head):
+        assert f"{change.before.energy:.5f}" in parsed.cells
+        assert f"{change.after.energy:.5f}" in parsed.cells
+        assert f"{change.change('position'):.3f}" in parsed.cells
+        assert f"{change.turned_mean:.2f}" in parsed.cells
+        assert f"{change.turned_max:.2f}" in parsed.cells
+    assert f"{content.summary['turned_mean']:.1f}°" in parsed.cells
+    texts = [value for tag, name, value in parsed.attributes if (tag, name) == ("img", "alt")]
+    assert len(texts) == 4
+    assert "Changes" not in render_html(report(), "model.keras")
+
+
+def test_png_has_a_part_for_the_changes():
+    content = drift()
+    heights = [
+        int.from_bytes(render_png(each)[20:24], "big")
+        for each in (content, Report(content.rows, {}, 2.0, "euclidean"))
+    ]
+    assert heights[0] - heights[1] == pytest.approx(120 * turns_height(content), abs=1)
 
 
 def test_page_loads_no_resources_and_has_no_scripts():
@@ -138,16 +181,30 @@ def test_control_characters_of_names_are_escaped_in_pages_and_pictures(name):
     assert render_png(content).startswith(b"\x89PNG")
 
 
+def test_control_characters_of_names_of_changes_are_escaped():
+    name, content = "".join(_HOSTILE), drift()
+    changes = [each._replace(after=each.after._replace(layer=name)) for each in content.changes]
+    content = DriftReport(content, changes, {name: name}, name)
+    parsed = outline(render_html(content, name))
+    assert f"{printable(name)} (was first)" in parsed.cells
+    assert f"{printable(name)}: {printable(name)}" in parsed.cells
+    for tag, label, value in parsed.attributes:
+        if (tag, label) == ("img", "src"):
+            ElementTree.fromstring(base64.b64decode(value.partition("base64,")[2]))
+    assert render_png(content).startswith(b"\x89PNG")
+
+
 def test_pictures_of_many_kernels_have_a_limited_width(monkeypatch):
-    monkeypatch.setattr(_page, "_MOST_WIDTH", 15.0)
+    monkeypatch.setattr(_page, "_MOST_INCHES", 15.0)
     many = Report([report().rows[0]] * 100, {}, 2.0, "euclidean")
+    assert _page._turns_height(DriftReport(many, drift().changes * 100, {})) == 15.0
     assert int.from_bytes(render_png(many)[16:20], "big") == 15 * 120
     assert "max-width: 1500px" in render_html(many, "x")
 
 
 def test_equal_reports_give_equal_pages():
-    content = report()
-    assert render_html(content, "x") == render_html(content, "x")
+    for content in (report(), drift()):
+        assert render_html(content, "x") == render_html(content, "x")
 
 
 def test_reports_without_positions_or_directions_are_rendered():

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import itertools
 
 import keras
 import matplotlib as mpl
@@ -12,11 +13,12 @@ from helpers import normals
 from keras import layers
 
 from keras_mhe import MHE, MHS, EnergyMonitor, HalfSpaceMHE, energy_report
-from keras_mhe.analysis import Report
+from keras_mhe.analysis import DriftReport, KernelChange, Report
 from keras_mhe.plots import (
     energies_over_training,
     heat_strip,
     nearest_angles,
+    neuron_turns,
     neurons_on_circle,
     neurons_on_sphere,
     pair_curves,
@@ -180,6 +182,8 @@ def test_other_objects_than_reports_raise_a_clear_error(report):
         nearest_angles(report)
     with pytest.raises(TypeError, match="Received: report=Sequential"):
         heat_strip(network(3))
+    with pytest.raises(TypeError, match="Received: report=Report"):
+        neuron_turns(report)
 
 
 def test_strip_has_a_cell_for_each_kernel_and_crosses_for_faulty_neurons(report):
@@ -200,6 +204,66 @@ def test_strip_is_white_at_position_one_violet_below_orange_above_and_gray_if_un
     assert orange[0] > orange[2]
     assert orange.mean() < pale.mean() < white.mean()
     np.testing.assert_allclose(gray, 0.6)
+
+
+@pytest.fixture
+def drift():
+    """Three changes; the first kernel did not change, and the neurons of the last one vanished."""
+    before, after = network(40, 7, 3), network(40, 7, 3)
+    after.get_layer("d0").set_weights(before.get_layer("d0").get_weights())
+    after.get_layer("d2").kernel.assign(np.zeros((7, 3)))
+    return energy_report(after, against=before)
+
+
+def test_turns_of_each_kernel_are_quantiles_in_degrees(drift):
+    ax, _ = neuron_turns(drift)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["d0", "d1", "d2"]
+    turns = drift.changes[1].turns
+    thin, thick = (lines.get_segments()[1] for lines in ax.collections)
+    np.testing.assert_allclose(thin[:, 0], np.percentile(turns, [5, 95]))
+    np.testing.assert_allclose(thick[:, 0], np.percentile(turns, [25, 75]))
+    ends, medians = (line.get_xdata() for line in ax.lines)
+    np.testing.assert_allclose(ends[[1, 4]], [turns.min(), turns.max()])
+    np.testing.assert_allclose(medians, [0, np.median(turns), np.nan])
+    assert [(text.get_text(), text.xy) for text in ax.texts] == [("unknown", (0, 2))]
+
+
+def test_positions_before_and_after_are_beside_the_turns(drift):
+    turns, ax = neuron_turns(drift)
+    assert turns.get_ylim() == ax.get_ylim()
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    _, before, *others = (points.get_offsets() for points in ax.collections)
+    expected = [each.before.position for each in drift.changes]
+    np.testing.assert_allclose(before[:, 0], expected)
+    after = {int(y): x for points in others for x, y in points}
+    assert after == {y: pytest.approx(drift.changes[y].after.position) for y in (0, 1)}
+    moved = "after: lower" if drift.changes[1].change("position") < 0 else "higher"
+    assert legend == ["before", moved, "equal"]
+
+
+def test_large_positions_have_a_symlog_scale(drift):
+    assert neuron_turns(drift)[1].get_xscale() == "linear"
+    first = drift.changes[0]
+    first = first._replace(after=first.after._replace(position=300.0))
+    ax = neuron_turns(DriftReport(drift, [first], {}))[1]
+    assert ax.get_xscale() == "symlog"
+    assert ax.get_xlim()[1] > 300
+
+
+@pytest.mark.parametrize("count", [1, 10, 60])
+def test_names_beside_turns_do_not_overlap(drift, count):
+    changes = [
+        each._replace(after=each.after._replace(layer=f"{k}_{'long_' * 12}"))
+        for k, each in enumerate(drift.changes[:1] * count)
+    ]
+    ax, right = neuron_turns(DriftReport(drift, changes, {}))
+    ax.figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
+    assert all(above.y0 >= below.y1 for above, below in itertools.pairwise(boxes))
+    assert min(box.x0 for box in boxes) >= 0
+    # The legend begins to the right of the title beside it.
+    [title] = [text for text in ax.findobj(mpl.text.Text) if text.get_text().startswith("bar:")]
+    assert title.get_window_extent().x1 < right.get_legend().get_window_extent().x0
 
 
 @functools.cache
@@ -237,6 +301,10 @@ def test_names_in_pictures_are_escaped_and_complete(report):
     assert [text.get_text() for text in ax.get_xticklabels()] == shown
     for row, name in zip(renamed.rows, shown, strict=True):
         assert nearest_angles(row).get_title() == name
+    changes = [KernelChange(row, row, None) for row in renamed.rows]
+    ax, _ = neuron_turns(DriftReport(renamed, changes, {}))
+    assert [text.get_text() for text in ax.get_yticklabels()] == shown
+    ax.figure.savefig(io.BytesIO())
 
 
 def test_training_plot_of_a_deep_model_has_colors_instead_of_a_legend():
@@ -274,3 +342,8 @@ def test_other_plots_use_the_given_axes(report, plot):
         "training": lambda: energies_over_training(monitored_training(6, 4), ax=ax),
     }
     assert plots[plot]() is ax
+
+
+def test_turns_use_the_given_axes(drift):
+    axes = plt.figure().subplots(1, 2)
+    assert neuron_turns(drift, axes=axes) == tuple(axes)
