@@ -169,8 +169,8 @@ def drift_report_of(
         else:
             changes.append(result)
     if all_kernels:
-        used = {each.label for each in matches.values()}
-        unmatched |= {each.label: "only before" for each in earlier if each.label not in used}
+        listed = {each.label for each in matches.values()} | after.left_out.keys()
+        unmatched |= {each.label: "only before" for each in earlier if each.label not in listed}
     if not changes:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in unmatched.items())
         raise ValueError(

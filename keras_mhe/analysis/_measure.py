@@ -39,14 +39,16 @@ class NamedKernel(NamedTuple):
 
 def named_kernels(kernels: list[ModelKernel]) -> list[NamedKernel]:
     """All kernels of a model. If layers of a subclassed model share a name, they get numbers."""
-    named = []
+    named: dict[str, NamedKernel] = {}
     repeats: Counter[str] = Counter()
     for found in kernels:
-        label = f"{found.path}/{found.name}"
-        number = f"_{repeats[label]}" if repeats[label] else ""
-        repeats[label] += 1
-        named.append(NamedKernel(found.path + number, found))
-    return named
+        each = first = NamedKernel(found.path, found)
+        # A name with a number may be that of another layer.
+        while each.label in named:
+            repeats[first.label] += 1
+            each = NamedKernel(f"{found.path}_{repeats[first.label]}", found)
+        named[each.label] = each
+    return list(named.values())
 
 
 def reason_to_leave_out(kernel: Kernel, requested: bool) -> str | None:

@@ -20,8 +20,8 @@ from keras_mhe.plots._turns import turns_height
 
 # The number of kernels with a histogram of angles.
 _HISTOGRAMS = 6
-# The width or height of a picture. A file can have thousands of kernels, and 3,000 took 1.9 GB.
-_MOST_INCHES = 100.0
+# The size of a picture in inches. A file can have thousands of kernels, and 3,000 took 1.9 GB.
+_MOST_WIDTH, _MOST_HEIGHT = 100.0, 40.0
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -57,7 +57,7 @@ def kernels_to_draw(report: Report) -> list[KernelReport]:
 
 
 def _width(report: Report, least: float) -> float:
-    return min(_MOST_INCHES, max(least, 0.2 * len(report.rows) + 1.5))
+    return min(_MOST_WIDTH, max(least, 0.2 * len(report.rows) + 1.5))
 
 
 def _histogram(row: KernelReport) -> str:
@@ -67,7 +67,7 @@ def _histogram(row: KernelReport) -> str:
 
 
 def _turns_height(report: DriftReport) -> float:
-    return min(_MOST_INCHES, turns_height(report))
+    return min(_MOST_HEIGHT, turns_height(report))
 
 
 def _turns(report: DriftReport) -> str:

@@ -188,12 +188,30 @@ class TestMatching:
         of_report = energy_report(after, against=energy_report(before)).unmatched
         assert of_report["head/kernel"] == "neurons 5 before and 4 after"
 
+    def test_kernels_of_one_shape_with_neurons_on_other_axes_are_not_compared(self):
+        before, after = (
+            keras.Sequential(
+                [keras.Input((8, 8, 4)), kind(4, 3, name="a"), layers.Conv2D(4, 1, name="b")]
+            )
+            for kind in (layers.Conv2D, layers.Conv2DTranspose)
+        )
+        drift = energy_report(after, against=before)
+        assert drift.unmatched == {"a/kernel": "other axes or groups of neurons before"}
+
     def test_kernels_that_could_not_be_measured_before_are_listed(self):
         before, after = dense_model("hidden", "head"), dense_model("hidden", "head")
         before.get_layer("hidden").quantize("int8")
         drift = energy_report(after, against=before)
         assert list(drift.unmatched) == ["hidden/kernel"]
         assert "quantized" in drift.unmatched["hidden/kernel"]
+
+    def test_kernels_that_cannot_be_measured_any_more_are_listed_once(self):
+        before, after = dense_model("hidden", "head"), dense_model("hidden", "head")
+        after.get_layer("hidden").quantize("int8")
+        for against in (before, energy_report(before)):
+            drift = energy_report(after, against=against)
+            assert list(drift.left_out) == ["hidden/kernel"]
+            assert drift.unmatched == {}
 
     def test_an_energy_before_is_measured_in_the_space_after(self):
         before = dense_model("body", "features")

@@ -115,13 +115,16 @@ def test_rows_of_layers_with_equal_names_are_numbered():
         def __init__(self):
             super().__init__()
             self.hidden = [layers.Dense(4, name="same") for _ in range(3)]
+            self.hidden.append(layers.Dense(4, name="same_1"))
 
         def call(self, x):
-            return self.hidden[2](self.hidden[1](self.hidden[0](x)))
+            for layer in self.hidden:
+                x = layer(x)
+            return x
 
     model = Model()
     model(np.ones((1, 4)))
-    assert list(rows_by_name(model)) == ["same", "same_1", "same_2"]
+    assert list(rows_by_name(model)) == ["same", "same_1", "same_2", "same_1_1"]
 
 
 def test_nested_shared_attention_and_recurrent_layers_are_reported():
