@@ -18,6 +18,7 @@ from keras_mhe.analysis._neuron_statistics import neuron_turns
 from keras_mhe.analysis._report import KernelReport, Report
 from keras_mhe.energies._potential import PotentialSpec
 from keras_mhe.kernels._model import check_model, find_kernels
+from keras_mhe.kernels._named_axes import NamedAxes, with_named_axes
 
 
 class _Candidate(NamedTuple):
@@ -33,7 +34,7 @@ class _Candidate(NamedTuple):
         return f"{self.layer}/{self.kernel}"
 
 
-def _candidates_of_model(model: keras.Model) -> list[_Candidate]:
+def _candidates_of_model(model: keras.Model, axes: NamedAxes = None) -> list[_Candidate]:
     return [
         _Candidate(
             named.layer,
@@ -41,7 +42,7 @@ def _candidates_of_model(model: keras.Model) -> list[_Candidate]:
             (named.found.kernel.shape, named.found.kernel.neuron_axis, named.found.kernel.groups),
             named,
         )
-        for named in named_kernels(find_kernels(model))
+        for named in named_kernels(with_named_axes(find_kernels(model), axes))
     ]
 
 
@@ -78,6 +79,11 @@ def _compare_kernels(
     """The change of a kernel, or the reason why it cannot be compared."""
     ours: NamedKernel = now.source
     theirs: NamedKernel = before.source
+    if ours.found.axes_named:
+        own = ours.found.kernel
+        kernel = theirs.found.kernel._replace(neuron_axis=own.neuron_axis, groups=own.groups)
+        theirs = theirs._replace(found=theirs.found._replace(kernel=kernel))
+        before = before._replace(sizes=(kernel.shape, kernel.neuron_axis, kernel.groups))
     reason = reason_to_leave_out(theirs.found.kernel, requested=True)
     if reason is not None:
         return f"before: {reason}"
@@ -134,7 +140,12 @@ def earlier_model(against: Any) -> keras.Model | Report:
 
 
 def drift_report_of(
-    after: Report, model: keras.Model, before: keras.Model | Report, *, all_kernels: bool
+    after: Report,
+    model: keras.Model,
+    before: keras.Model | Report,
+    *,
+    axes: NamedAxes,
+    all_kernels: bool,
 ) -> DriftReport:
     """Compares the kernels of a report with their counterparts.
 
@@ -142,13 +153,14 @@ def drift_report_of(
         after: the report of the model.
         model: the model.
         before: the earlier model, or its report.
+        axes: as in `energy_report`. They are also those of the counterparts.
         all_kernels: whether to list the kernels that only the earlier model has.
     """
     if isinstance(before, Report):
         _check_same_energies(after, before)
         now, earlier = _candidates_of_report(after), _candidates_of_report(before)
     else:
-        now, earlier = _candidates_of_model(model), _candidates_of_model(before)
+        now, earlier = _candidates_of_model(model, axes), _candidates_of_model(before)
     matches, note = _matches(now, earlier)
     known = {each.label: each for each in now}
 

@@ -10,6 +10,7 @@ from keras_mhe.analysis._drift_report import DriftReport
 from keras_mhe.analysis._measure import report_of
 from keras_mhe.analysis._report import Report
 from keras_mhe.kernels._model import LayerFilter, check_model
+from keras_mhe.kernels._named_axes import NamedAxes
 from keras_mhe.kernels._outputs import output_layers
 
 
@@ -22,6 +23,7 @@ def energy_report(
     half_space: bool | None = None,
     softening: float | str = "auto",
     where: LayerFilter = None,
+    axes: NamedAxes = None,
     against: None = None,
 ) -> Report: ...
 @overload
@@ -33,6 +35,7 @@ def energy_report(
     half_space: bool | None = None,
     softening: float | str = "auto",
     where: LayerFilter = None,
+    axes: NamedAxes = None,
     against: keras.Model | Report | str | Path,
 ) -> DriftReport: ...
 def energy_report(
@@ -43,6 +46,7 @@ def energy_report(
     half_space: bool | None = None,
     softening: float | str = "auto",
     where: LayerFilter = None,
+    axes: NamedAxes = None,
     against: keras.Model | Report | str | Path | None = None,
 ) -> Report:
     """Reports how well the neurons of every kernel of a model are spread.
@@ -68,6 +72,7 @@ def energy_report(
         where: which layers: a function of a layer that returns True or False, or names of layers.
             None means all layers. The axes and groups of neurons are those of each layer, as in
             `regularize`. Filters of DepthwiseConv are measured only if `where` selects them.
+        axes: the axes of neurons by the names of layers, as in `regularize`.
         against: an earlier model to compare with, for example the model before training: a built
             `keras.Model`, the path of a `.keras` file, which is loaded in the safe mode of Keras,
             or a `Report`. The earlier model must not share its weights with `model`. Kernels are
@@ -116,7 +121,8 @@ def energy_report(
         half_space=half_space,
         softening=softening,
         where=where,
+        axes=axes,
     )
     if before is None:
         return report
-    return drift_report_of(report, model, before, all_kernels=where is None)
+    return drift_report_of(report, model, before, axes=axes, all_kernels=where is None)

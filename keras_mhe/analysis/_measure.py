@@ -21,6 +21,7 @@ from keras_mhe.kernels._model import (
     layer_predicate,
     other_weights,
 )
+from keras_mhe.kernels._named_axes import NamedAxes, with_named_axes
 from keras_mhe.kernels._skip_reasons import neuron_counts, skip_reason, unsupported_reason
 from keras_mhe.reference import lower_bound, position, uniform_energy
 
@@ -109,19 +110,21 @@ def report_of(
     half_space: bool | None,
     softening: float | str,
     where: LayerFilter,
+    axes: NamedAxes,
 ) -> Report:
     """The report of `energy_report`. `outputs` is the result of `output_layers`."""
     spec = PotentialSpec(s, distance, softening=softening)
     if half_space is not None:
         half_space = check_flag(half_space, "half_space")
-    kernels = find_kernels(model)
+    kernels = with_named_axes(find_kernels(model), axes)
     output, unknown = outputs
     rows, left_out = [], {}
     selected = layer_predicate(where, kernels)
     for named in named_kernels(kernels):
         if not selected(named.found):
             continue
-        reason = reason_to_leave_out(named.found.kernel, requested=where is not None)
+        requested = where is not None or named.found.axes_named
+        reason = reason_to_leave_out(named.found.kernel, requested)
         if reason is not None:
             left_out[named.label] = reason
             continue

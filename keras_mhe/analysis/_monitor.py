@@ -15,6 +15,7 @@ from keras_mhe._steps import trained_batches
 from keras_mhe.analysis._measure import report_of
 from keras_mhe.analysis._report import Report
 from keras_mhe.kernels._model import LayerFilter, check_model
+from keras_mhe.kernels._named_axes import NamedAxes
 from keras_mhe.kernels._outputs import output_layers
 
 
@@ -77,6 +78,7 @@ class EnergyMonitor(keras.callbacks.Callback):
             `hyperspherical_energy`.
         where: which layers: a function of a layer that returns True or False, or names of layers.
             None means all layers.
+        axes: the axes of neurons by the names of layers, as in `regularize`.
 
     Attributes:
         history: list of records. A record is a dict with the keys `epoch` and `step`, the numbers
@@ -117,6 +119,7 @@ class EnergyMonitor(keras.callbacks.Callback):
         half_space: bool | None = None,
         softening: float | str = "auto",
         where: LayerFilter = None,
+        axes: NamedAxes = None,
     ) -> None:
         super().__init__()
         expected = '"epoch" or a positive number of steps'
@@ -130,6 +133,7 @@ class EnergyMonitor(keras.callbacks.Callback):
             "half_space": half_space,
             "softening": softening,
             "where": where,
+            "axes": axes,
         }
         self.history: list[dict[str, Any]] = []
         self.report: Report | None = None

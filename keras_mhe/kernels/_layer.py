@@ -1,7 +1,5 @@
 """The kernels of one layer: which weights have neurons, and which axes index them."""
 
-import math
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import keras
@@ -9,13 +7,12 @@ from keras import layers
 
 from keras_mhe._keras_internals import low_rank_factors, nested_layers
 from keras_mhe._typing import Shape, Tensor
+from keras_mhe.kernels._layouts import einsum_axes, gate_count
 
 _LAST, _FIRST = (-1,), (0,)
 
 _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
 _CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
-# Numbers of gates of cells that are not built yet.
-_GATES = {layers.SimpleRNNCell: 1, layers.GRUCell: 3, layers.LSTMCell: 4}
 _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
@@ -27,7 +24,8 @@ class Kernel(NamedTuple):
     Attributes:
         name: name of the weight within its layer.
         variable: the weight; None before the layer is built.
-        neuron_axis: the axes that index neurons.
+        neuron_axis: the axes that index neurons. None if they are unknown: then the user must name
+            them.
         groups: number of equal, contiguous groups of neurons that share inputs. Only neurons of
             one group compete. None if it is unknown before the layer is built.
         layer: the layer that holds the weight itself.
@@ -36,7 +34,7 @@ class Kernel(NamedTuple):
 
     name: str
     variable: Tensor
-    neuron_axis: tuple[int, ...]
+    neuron_axis: tuple[int, ...] | None
     groups: int | None
     layer: keras.layers.Layer
     argument: str
@@ -50,6 +48,11 @@ class Kernel(NamedTuple):
     def attribute(self) -> str:
         """The attribute of `layer` with the weight. With LoRA, it is the effective kernel."""
         return self.name.rpartition("/")[2]
+
+    @property
+    def can_have_energy(self) -> bool:
+        """Whether neurons of the weight compete: not the depthwise filters of SeparableConv."""
+        return self.attribute != "depthwise_kernel"
 
     @property
     def factors(self) -> list[keras.Variable]:
@@ -75,43 +78,6 @@ class Kernel(NamedTuple):
             return self.factors
         weight = _weight(self.layer, self.attribute)
         return [weight] if is_plain(weight) else []
-
-
-def _einsum_axes(equation: str, shape: Shape | None) -> tuple[tuple[int, ...], int | None]:
-    """The axes that index neurons, and the number of groups.
-
-    Axes of the output index neurons. An axis that the input has too separates groups.
-    """
-    operands, output = equation.replace(".", "").split("->")
-    inputs, kernel = operands.split(",")
-    shared = [axis for axis, name in enumerate(kernel) if name in output and name in inputs]
-    own = [axis for axis, name in enumerate(kernel) if name in output and name not in inputs]
-    axes = tuple(shared + own)
-    if not shared:
-        return axes, 1
-    return axes, None if shape is None else math.prod(shape[axis] for axis in shared)
-
-
-def _positive_integer(value: Any) -> int:
-    """The value if it is a positive integer, and 0 for anything else in a custom layer."""
-    if isinstance(value, Integral) and value is not True:
-        return max(int(value), 0)
-    return 0
-
-
-def _gate_count(layer: Any, shape: Shape | None) -> int | None:
-    """The number of gates of a recurrent layer, which share its inputs.
-
-    A kernel whose width is no multiple of the units, as in a cell of low rank, has no gates.
-    """
-    if shape is None:
-        return next((count for cell, count in _GATES.items() if isinstance(layer, cell)), None)
-    for name in ("units", "filters"):
-        units = _positive_integer(getattr(layer, name, None))
-        if units:
-            gates, rest = divmod(int(shape[-1]), units)
-            return gates if gates and not rest else 1
-    return 1
 
 
 def parts_of(layer: Any) -> dict[str, Any] | None:
@@ -144,7 +110,7 @@ def _expected_kernels(layer: Any) -> list[Kernel]:
     """The kernels that layers of this kind have, or will have after they are built."""
 
     def kernel(
-        name: str, axes: tuple[int, ...], groups: int | None, argument: str | None = None
+        name: str, axes: tuple[int, ...] | None, groups: int | None, argument: str | None = None
     ) -> Kernel:
         argument = argument or f"{name}_regularizer"
         return Kernel(name, _weight(layer, name), axes, groups, layer, argument)
@@ -154,7 +120,10 @@ def _expected_kernels(layer: Any) -> list[Kernel]:
 
     shape = getattr(_weight(layer, "kernel"), "shape", None)
     if isinstance(layer, _SEPARABLE):
-        return [kernel("pointwise_kernel", _LAST, 1, "pointwise_regularizer")]
+        return [
+            kernel("pointwise_kernel", _LAST, 1, "pointwise_regularizer"),
+            kernel("depthwise_kernel", (-2, -1), None, "depthwise_regularizer"),
+        ]
     if isinstance(layer, DEPTHWISE):
         # Filters of different channels have different inputs, so they do not compete.
         channels = None if shape is None else shape[-2]
@@ -164,16 +133,18 @@ def _expected_kernels(layer: Any) -> list[Kernel]:
     if isinstance(layer, _CONVOLUTIONS):
         return [kernel("kernel", _LAST, layer.groups)]
     if isinstance(layer, layers.EinsumDense):
-        return [kernel("kernel", *_einsum_axes(layer.equation, shape))]
+        return [kernel("kernel", *einsum_axes(layer.equation, shape))]
     if _weight(layer, "recurrent_kernel") is not None or will_have("recurrent"):
         shapes = [shape, getattr(_weight(layer, "recurrent_kernel"), "shape", None)]
-        gates, recurrent_gates = (_gate_count(layer, own) for own in shapes)
+        gates, recurrent_gates = (gate_count(layer, own) for own in shapes)
         recurrent = kernel("recurrent_kernel", _LAST, recurrent_gates, "recurrent_regularizer")
         return [kernel("kernel", _LAST, gates), recurrent]
     if shape is not None or will_have("kernel"):
         return [kernel("kernel", _LAST, 1)]
     if _weight(layer, "embeddings") is not None or will_have("embeddings"):
-        return [kernel("embeddings", _FIRST, 1)]
+        # Those of a vector quantizer are often columns.
+        known = isinstance(layer, layers.Embedding)
+        return [kernel("embeddings", _FIRST if known else None, 1)]
     return []
 
 
@@ -229,7 +200,7 @@ def kernels_of(layer: keras.layers.Layer) -> list[Kernel]:
             for name, part in parts.items()
             for kernel in kernels_of(part)
         ]
-    kernels = own_kernels(layer)
+    kernels = [kernel for kernel in own_kernels(layer) if kernel.can_have_energy]
     if not kernels or any(kernel.variable is None for kernel in kernels):
         raise _no_kernel(layer)
     return kernels
@@ -250,7 +221,8 @@ axis, one group for each gate |
     | DepthwiseConv | (..., in, multiplier) | last two axes, one group for each channel |
 
     Wrappers, Bidirectional and RNN have the kernels of their inner layers. In any other layer,
-    `kernel` is treated as in Dense and `embeddings` as in Embedding.
+    `kernel` is treated as in Dense. The axis of neurons in other `embeddings` is unknown, None:
+    those of a vector quantizer may be rows or columns.
 
     Args:
         layer: a built layer.

@@ -23,12 +23,15 @@ class ModelKernel(NamedTuple):
         owners: the layer, and the layers inside it (wrapped ones, cells, projections) down to the
             one that holds the kernel itself.
         kernel: the `Kernel`.
+        axes_named: whether the caller named the axes of its neurons, which replace those of the
+            layer.
     """
 
     path: str
     name: str
     owners: tuple[keras.layers.Layer, ...]
     kernel: Kernel
+    axes_named: bool = False
 
     def belongs_to(self, layers: Iterable[keras.layers.Layer]) -> bool:
         """Whether one of the layers holds the kernel."""
@@ -36,7 +39,7 @@ class ModelKernel(NamedTuple):
 
     @property
     def labels(self) -> set[str]:
-        """The names by which `where` can select the kernel."""
+        """The names by which `where` and `axes` can select the kernel."""
         return {self.path, *self.path.split("/"), *(owner.name for owner in self.owners)}
 
 
@@ -133,6 +136,17 @@ def check_model(model: Any) -> None:
             )
 
 
+def check_names(names: Iterable[str], kernels: list[ModelKernel], argument: str) -> None:
+    """Raises if one of the names is that of no layer with a kernel."""
+    known = set().union(*(found.labels for found in kernels))
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"Argument `{argument}` must name layers with a kernel. The model has "
+                f"{', '.join(sorted({found.path for found in kernels}))}. Received: {name!r}"
+            )
+
+
 def layer_predicate(
     where: LayerFilter, kernels: list[ModelKernel]
 ) -> Callable[[ModelKernel], bool]:
@@ -148,11 +162,5 @@ def layer_predicate(
             "Invalid value for argument `where`. Expected a function of a layer, names of layers, "
             f"or None. Received: where={where!r}"
         )
-    known = set().union(*(found.labels for found in kernels))
-    for name in names:
-        if name not in known:
-            raise ValueError(
-                "Argument `where` must name layers with a kernel. The model has "
-                f"{', '.join(sorted({found.path for found in kernels}))}. Received: {name!r}"
-            )
+    check_names(names, kernels, "where")
     return lambda found: any(name in found.labels for name in names)

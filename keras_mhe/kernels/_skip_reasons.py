@@ -9,21 +9,43 @@ from keras_mhe.kernels._layer import DEPTHWISE, Kernel, is_plain
 _SEPARATE_CHANNELS = "filters of different channels do not compete"
 
 
-def skip_reason(kernel: Kernel, *, requested: bool) -> str | None:
-    """Why a kernel is skipped; None if it is not.
-
-    Args:
-        kernel: the kernel.
-        requested: whether the caller selected layers by `where`. Depthwise kernels are skipped
-            unless they were selected.
-    """
+def untrained_reason(kernel: Kernel) -> str | None:
+    """Why no regularizer can act on a kernel; None if one can."""
     variable = kernel.variable
     if kernel.quantization is not None:
         return f"quantized, {kernel.quantization}"
     if variable is not None and not is_plain(variable) and not kernel.factors:
         return "not one floating-point variable"
+    return None
+
+
+def unknown_axis_reason(kernel: Kernel) -> str:
+    """Why a kernel whose layer does not tell the axis of neurons is skipped."""
+    return (
+        "the axis of its neurons is unknown; name it: "
+        f'`axes={{"{kernel.layer.name}": 0}}` for rows, `axes={{"{kernel.layer.name}": -1}}` for '
+        "columns"
+    )
+
+
+def skip_reason(kernel: Kernel, *, requested: bool, axes_named: bool = False) -> str | None:
+    """Why a kernel gets no energy; None if it gets one.
+
+    Args:
+        kernel: the kernel.
+        requested: whether the caller selected layers by `where`. Depthwise kernels are skipped
+            unless they were selected.
+        axes_named: whether the regularizer names the axes of neurons.
+    """
+    reason = untrained_reason(kernel)
+    if reason is not None:
+        return reason
+    if not kernel.can_have_energy:
+        return _SEPARATE_CHANNELS
     if isinstance(kernel.layer, DEPTHWISE) and not requested:
         return f"{_SEPARATE_CHANNELS}; `where` can include it"
+    if kernel.neuron_axis is None and not axes_named:
+        return unknown_axis_reason(kernel)
     if kernel.groups is None:
         return "its groups are unknown before it is built"
     return None

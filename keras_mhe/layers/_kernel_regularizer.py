@@ -73,6 +73,12 @@ class KernelRegularizer(keras.Regularizer):
         self.neuron_axis: Any = self.energy.neuron_axis
         self.groups = self.energy.groups
         if self.neuron_axis is None:
+            if kernel.neuron_axis is None:
+                raise ValueError(
+                    f"The axis of the neurons in the {kernel.name} of the layer is unknown. Name "
+                    "it in the regularizer: `neuron_axis=0` for rows, `neuron_axis=-1` for "
+                    f"columns. Received: layer={wrapper.layer}, regularizer={self.energy!r}"
+                )
             self.neuron_axis = kernel.neuron_axis
             self.groups = kernel.groups if self.groups is None else self.groups
         shape = tuple(kernel.variable.shape)

@@ -11,31 +11,8 @@ from keras_mhe._typing import Tensor
 from keras_mhe.kernels._layer import ATTENTION, Kernel, is_plain
 from keras_mhe.kernels._model import ModelKernel
 from keras_mhe.layers._kernel_regularizer import own_regularizer
-from keras_mhe.regularizers._attention import AttentionEnergy
-from keras_mhe.regularizers._base import (
-    HypersphericalRegularizer,
-    RegularizerSum,
-    as_loss,
-    terms_of,
-)
-
-
-def is_energy(regularizer: Any) -> bool:
-    """Whether a regularizer is one of this package, and no sum."""
-    return isinstance(regularizer, (HypersphericalRegularizer, AttentionEnergy))
-
-
-def sum_of_terms(terms: list[Any]) -> Any:
-    """The sum of terms in its simplest form: None for no terms, L1L2 of Keras for norms only."""
-    if len(terms) <= 1:
-        return terms[0] if terms else None
-    norms = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
-    if all(type(term) in norms for term in terms):
-        return keras.regularizers.L1L2(
-            l1=sum(float(getattr(term, "l1", 0.0)) for term in terms),
-            l2=sum(float(getattr(term, "l2", 0.0)) for term in terms),
-        )
-    return RegularizerSum(terms)
+from keras_mhe.models._terms import is_energy, sum_of_terms
+from keras_mhe.regularizers._base import as_loss, terms_of
 
 
 class EffectiveKernelRegularizer(keras.Regularizer):

@@ -6,6 +6,7 @@ from typing import Any
 
 from keras_mhe.kernels._layer import ATTENTION, Kernel, own_kernels, parts_of
 from keras_mhe.kernels._model import ModelKernel
+from keras_mhe.kernels._skip_reasons import misfit
 from keras_mhe.regularizers._comhe import CoMHE
 from keras_mhe.regularizers._gram import MGD
 from keras_mhe.regularizers._mhe import MHE
@@ -21,11 +22,15 @@ _ALL_PAIRS = (MHE, CoMHE, MHS, MGD)
 
 
 def expected_neurons(kernel: Kernel) -> int:
-    """The number of neurons of a kernel in a group, also before it is built, if it is known."""
-    if kernel.shape is not None:
-        neurons = math.prod(kernel.shape[axis] for axis in kernel.neuron_axis)
-        return neurons // (kernel.groups or 1)
-    names = ("input_dim",) if kernel.attribute == "embeddings" else ("units", "filters")
+    """The number of neurons of a kernel in a group, also before it is built; 0 if unknown."""
+    axes, shape = kernel.neuron_axis, kernel.shape
+    if shape is not None:
+        if axes is None or misfit(shape, axes, kernel.groups) is not None:
+            return 0
+        return math.prod(shape[axis] for axis in axes) // (kernel.groups or 1)
+    names = ["units", "filters"]
+    if kernel.attribute == "embeddings":
+        names = ["input_dim" if axes in ((0,), (-2,)) else "output_dim"]
     sizes = [getattr(kernel.layer, name, None) for name in names]
     return max((size for size in sizes if isinstance(size, int)), default=0)
 

@@ -1,14 +1,17 @@
 """What to do with each kernel of a model, decided before anything changes."""
 
 import copy
+from collections import defaultdict
 from typing import Any, NamedTuple
+
+import keras
 
 from keras_mhe._typing import Shape
 from keras_mhe.kernels._layer import ATTENTION
 from keras_mhe.kernels._model import ModelKernel
-from keras_mhe.kernels._skip_reasons import neuron_counts, skip_reason
+from keras_mhe.kernels._skip_reasons import neuron_counts, skip_reason, untrained_reason
 from keras_mhe.layers import HypersphericalRegularization
-from keras_mhe.models._assign import is_energy, regularizer_of
+from keras_mhe.models._assign import regularizer_of
 from keras_mhe.models._many_neurons import (
     MANY_NEURONS,
     SAMPLE,
@@ -17,10 +20,19 @@ from keras_mhe.models._many_neurons import (
     of_random_groups,
     takes_all_pairs,
 )
+from keras_mhe.models._terms import (
+    MergedTerms,
+    is_energy,
+    is_norm,
+    merge_terms,
+    short_form,
+    term_name,
+)
 from keras_mhe.regularizers._attention import AttentionEnergy, head_sizes
 from keras_mhe.regularizers._base import HypersphericalRegularizer, terms_of
 
 WRAPPED = "already wrapped"
+_ADD_TO_WRAPPER = "wrapped: add it to the regularizer of the wrapper"
 
 
 class Plan(NamedTuple):
@@ -30,7 +42,8 @@ class Plan(NamedTuple):
         found: the kernel.
         role: as in `Row`.
         note: as in `Row`.
-        new: the regularizers to add; [] if the kernel is skipped.
+        regularized: whether the kernel has all regularizers in the end; False if it is skipped.
+        new: the regularizers to add.
         kept: the regularizers of the kernel that stay.
         wrap: whether the new regularizers need a wrapper around the layer.
         slow: whether a new regularizer computes all pairs of many neurons.
@@ -40,6 +53,7 @@ class Plan(NamedTuple):
     found: ModelKernel
     role: str
     note: str
+    regularized: bool = False
     new: list[Any] = []  # noqa: RUF012
     kept: list[Any] = []  # noqa: RUF012
     wrap: bool = False
@@ -57,9 +71,9 @@ def _attention_axes(energy: AttentionEnergy, shape: Shape) -> tuple[int, ...]:
         ) from None
 
 
-def _as_reason(error: ValueError) -> str:
+def _as_reason(error: Exception) -> str:
     """The message of an error as a reason, without the arguments that the check received."""
-    sentence = str(error).partition(" Received: ")[0].removesuffix(".")
+    sentence = " ".join(str(error).partition(" Received: ")[0].split()).removesuffix(".")
     return sentence[:1].lower() + sentence[1:]
 
 
@@ -69,47 +83,52 @@ def _for_kernel(
     """The energy with the neuron axes of the kernel, and its axes and groups."""
     kernel = found.kernel
     attention = [owner for owner in found.owners if isinstance(owner, ATTENTION)]
-    if energy.neuron_axis is not None:
+    if energy.neuron_axis is not None and not found.axes_named:
         return energy, (energy.neuron_axis, energy.groups)
-    if attention:
+    if attention and not found.axes_named:
         shared = AttentionEnergy(energy, head_sizes(attention[0]))
         return shared, (_attention_axes(shared, tuple(kernel.variable.shape)), 1)
     groups = kernel.groups if energy.groups is None else energy.groups
+    assert kernel.neuron_axis is not None
     axes = kernel.neuron_axis[0] if len(kernel.neuron_axis) == 1 else list(kernel.neuron_axis)
-    if (axes, groups) != (-1, 1):
+    if (axes, groups) != (-1, 1) or found.axes_named:
         energy = copy.copy(energy)
         energy.neuron_axis, energy.groups = axes, groups
     return energy, (axes, groups)
 
 
-def _short_form(energy: Any) -> str:
-    inner = energy.regularizer if isinstance(energy, AttentionEnergy) else energy
-    return f"{type(inner).__name__}({inner.factor:g})"
+def _refusal(regularizer: Any, found: ModelKernel) -> str | None:
+    """Why a regularizer that is no energy does not accept a kernel; None if it does."""
+    if is_norm(regularizer):
+        return None
+    kernel = found.kernel
+    weights = kernel.factors or ([] if kernel.variable is None else [kernel.variable])
+    try:
+        for weight in weights:
+            regularizer(keras.ops.convert_to_tensor(weight))
+    except Exception as error:
+        # The code is that of the user. `OrthogonalRegularizer` accepts only two axes.
+        sentence = _as_reason(error) or type(error).__name__
+        return f"{term_name(regularizer)} does not accept it: {sentence}"
+    return None
 
 
-def _note(
-    found: ModelKernel, replaced: list[Any], kept: list[Any], *, sampled: bool, slow: bool
-) -> str:
+def _note(found: ModelKernel, terms: MergedTerms, *, sampled: bool, slow: bool) -> str:
     notes = []
-    if kept:
-        notes.append("in addition to " + ", ".join(type(term).__name__ for term in kept))
-    if replaced:
-        notes.append("replaces " + ", ".join(map(_short_form, replaced)))
+    energies = any(map(is_energy, (*terms.added, *terms.kept)))
+    if terms.kept:
+        notes.append("in addition to " + ", ".join(map(term_name, terms.kept)))
+    if terms.replaced:
+        notes.append("replaces " + ", ".join(map(short_form, terms.replaced)))
     if found.kernel.factors:
-        notes.append("LoRA: energy of the effective kernel")
+        notes.append("LoRA: " + ("energy of the effective kernel" if energies else "both factors"))
     elif found.kernel.variable is not None and not found.kernel.variable.trainable:
-        notes.append("frozen: no energy until it is trainable")
+        notes.append(f"frozen: no {'energy' if energies else 'effect'} until it is trainable")
     if sampled:
         notes.append(f"many neurons: random groups of {SAMPLE}, not all pairs")
     elif slow:
         notes.append(f"many neurons: all pairs take long, `MHE(sample={SAMPLE})` is faster")
     return "; ".join(notes)
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if type(one) is not type(other):
-        return False
-    return one is other or one.get_config() == other.get_config()
 
 
 def plan_kernel(
@@ -136,19 +155,26 @@ def plan_kernel(
     def skip(reason: str) -> Plan:
         return Plan(found, role, reason)
 
+    terms = terms_of(regularizer)
+    energies = [term for term in terms if isinstance(term, HypersphericalRegularizer)]
     if any(isinstance(owner, HypersphericalRegularization) for owner in found.owners):
         mode = found.kernel.quantization
-        return skip(WRAPPED if mode is None else f"quantized, {mode}: its wrapper has no effect")
+        if mode is not None:
+            return skip(f"quantized, {mode}: its wrapper has no effect")
+        return skip(WRAPPED if energies or not terms else _ADD_TO_WRAPPER)
     if regularizer is None:
         return skip(f"no regularizer for {role} layers")
-    reason = skip_reason(found.kernel, requested=requested)
+    reason = untrained_reason(found.kernel)
+    if energies:
+        named = all(energy.neuron_axis is not None for energy in energies)
+        requested = requested or found.axes_named
+        reason = skip_reason(found.kernel, requested=requested, axes_named=named)
     if reason is not None:
         return skip(reason)
 
     new, slow, counts, wrap = [], False, None, False
-    many = has_many_neurons(found)
-    sampled = many and is_default
-    for term in [of_random_groups(regularizer)] if sampled else terms_of(regularizer):
+    sampled = is_default and has_many_neurons(found)
+    for term in [of_random_groups(regularizer)] if sampled else terms:
         if isinstance(term, HypersphericalRegularizer):
             try:
                 adapted, axes = _for_kernel(term, found)
@@ -166,16 +192,22 @@ def plan_kernel(
                     "`keras_mhe.HypersphericalRegularization(layer, ...)`"
                 )
             # A wrapper finds the neuron axes itself.
-            term = term if wrap else adapted
+            term = term if wrap and not found.axes_named else adapted
+        else:
+            reason = _refusal(term, found)
+            if reason is not None:
+                return skip(reason)
         new.append(term)
-    old = terms_of(regularizer_of(found.kernel))
-    kept = [term for term in old if not is_energy(term)]
-    new = [term for term in new if not any(_equal(term, other) for other in kept)]
-    replaced = [
-        term for term in old if is_energy(term) and not any(_equal(term, other) for other in new)
-    ]
-    note = _note(found, replaced, kept, sampled=sampled, slow=slow)
-    return Plan(found, role, note, new, kept, wrap, slow, counts)
+    merged = merge_terms(terms_of(regularizer_of(found.kernel)), new)
+    note = _note(found, merged, sampled=sampled, slow=slow)
+    kept = merged.unchanged + merged.kept
+    return Plan(found, role, note, True, merged.added, kept, wrap, slow, counts)
+
+
+def _named_axes(plan: Plan) -> Any:
+    """The axes of neurons that the caller named for an energy; None for others."""
+    energies = any(map(is_energy, plan.new + plan.kept))
+    return plan.found.kernel.neuron_axis if plan.found.axes_named and energies else None
 
 
 def skip_partial_layers(plans: list[Plan]) -> list[Plan]:
@@ -187,12 +219,21 @@ def skip_partial_layers(plans: list[Plan]) -> list[Plan]:
     def shared(plan: Plan) -> bool:
         return plan.wrap or any(isinstance(owner, ATTENTION) for owner in plan.found.owners)
 
-    skipped = {id(plan.found.owners[0]): plan for plan in plans if not plan.new}
+    skipped, named = {}, defaultdict(set)
+    for plan in plans:
+        owner = id(plan.found.owners[0])
+        if plan.regularized:
+            named[owner].add(_named_axes(plan))
+        elif plan.found.kernel.can_have_energy:
+            skipped[owner] = plan
     result = []
     for plan in plans:
-        other = skipped.get(id(plan.found.owners[0]))
-        if plan.new and shared(plan) and other is not None:
-            note = f"all kernels of the layer or none; {other.found.name}: {other.note}"
+        owner = id(plan.found.owners[0])
+        other = skipped.get(owner)
+        if plan.regularized and shared(plan) and (other is not None or len(named[owner]) > 1):
+            note = f"`axes` must name the whole layer, {plan.found.owners[0].name}"
+            if other is not None:
+                note = f"all kernels of the layer or none; {other.found.name}: {other.note}"
             plan = Plan(plan.found, plan.role, note)
         result.append(plan)
     return result

@@ -16,46 +16,28 @@ from keras_mhe.kernels._model import (
     other_weights,
     replaceable_layers,
 )
+from keras_mhe.kernels._named_axes import NamedAxes, with_named_axes
 from keras_mhe.kernels._outputs import output_layers
 from keras_mhe.kernels._skip_reasons import unsupported_reason
 from keras_mhe.layers import HypersphericalRegularization
+from keras_mhe.models._arguments import Regularizer, check_regularizer, without_energy
 from keras_mhe.models._assign import (
     assign_regularizer,
     regularizer_of,
     rollback_on_error,
-    sum_of_terms,
 )
 from keras_mhe.models._many_neurons import MANY_NEURONS, SAMPLE
 from keras_mhe.models._plan import WRAPPED, Plan, plan_kernel, skip_partial_layers
 from keras_mhe.models._rebuild import rebuild_with, strategy_scope
-from keras_mhe.models._saved import SavedRegularizer, survives_saving
+from keras_mhe.models._saved import SavedRegularizer, reason_of_loss, survives_saving
 from keras_mhe.models._table import Row, Table
-from keras_mhe.regularizers._base import HypersphericalRegularizer, terms_of
+from keras_mhe.models._terms import is_energy, sum_of_terms
 from keras_mhe.regularizers._mhe import MHE, HalfSpaceMHE
 
 
-def _check_regularizer(regularizer: Any, name: str) -> Any:
-    if inspect.isclass(regularizer):
-        raise TypeError(
-            f"Invalid value for argument `{name}`. Expected an instance, "
-            f"`{regularizer.__name__}()`, not the class. Received: {name}={regularizer!r}"
-        )
-    regularizer = keras.regularizers.get(regularizer)
-    energies = [
-        term for term in terms_of(regularizer) if isinstance(term, HypersphericalRegularizer)
-    ]
-    if regularizer is not None and not energies:
-        raise TypeError(
-            f"Invalid value for argument `{name}`. Expected a regularizer of keras_mhe, its sum "
-            f"with regularizers of Keras, or None. Received: {name}={regularizer!r}"
-        )
-    if len(energies) > 1 and any(energy.stateful for energy in energies):
-        raise ValueError(
-            f"Argument `{name}` may contain only one energy if it learns. To add a second one, "
-            "call `regularize` on the `.model` of the first table. "
-            f"Received: {name}={regularizer!r}"
-        )
-    return regularizer
+def _default(role: str) -> Any:
+    """The default regularizer of a role. A caller who does not name it gives this very object."""
+    return inspect.signature(regularize).parameters[role].default
 
 
 def _plans(
@@ -68,7 +50,6 @@ def _plans(
     """A plan for each kernel."""
     selected = layer_predicate(where, kernels)
     replaceable = {id(layer) for layer in replaceable_layers(model)}
-    defaults = inspect.signature(regularize).parameters
     plans = []
     for found in kernels:
         role = "output" if found.belongs_to(outputs) else "hidden"
@@ -77,7 +58,7 @@ def _plans(
                 found,
                 role,
                 regularizers[role],
-                is_default=regularizers[role] is defaults[role].default,
+                is_default=regularizers[role] is _default(role),
                 requested=where is not None,
                 replaceable=replaceable,
             )
@@ -109,19 +90,19 @@ def _attach_wrappers(kernels: list[ModelKernel]) -> None:
 def _expected_in_config(plan: Plan) -> SavedRegularizer:
     """The place in the config of the model where the regularizer of a kernel should be."""
     found = plan.found
-    if plan.new and plan.wrap:
+    if plan.wrap:
         # The wrapper has the name of the layer.
         return SavedRegularizer(found.owners[:1], "regularizer", sum_of_terms(plan.new))
-    if not plan.new or found.kernel.factors:
-        # With LoRA the config contains it, but Keras assigns it to both factors after loading.
+    if not plan.regularized or (found.kernel.factors and any(map(is_energy, plan.new + plan.kept))):
+        # With LoRA, Keras assigns the regularizer in the config to both factors after loading.
         return SavedRegularizer([], "", None)
     return SavedRegularizer(found.owners, found.kernel.argument, regularizer_of(found.kernel))
 
 
-def _row(plan: Plan, saved: bool) -> Row:
+def _row(plan: Plan, saved: bool, why_lost: str) -> Row:
     found, note = plan.found, plan.note
-    if plan.new and not saved:
-        note = "; ".join([*filter(None, [note]), "not saved: call `regularize` after loading"])
+    if plan.regularized and not saved:
+        note = "; ".join(filter(None, [note, f"not saved: {why_lost}"]))
     groups, dimension, neurons = plan.counts or (None, None, None)
     return Row(
         layer=found.path,
@@ -131,7 +112,7 @@ def _row(plan: Plan, saved: bool) -> Row:
         dimension=dimension,
         neurons=neurons,
         role=plan.role,
-        action="regularized" if plan.new else "skipped",
+        action="regularized" if plan.regularized else "skipped",
         regularizer=sum_of_terms(plan.new + plan.kept)
         if plan.wrap
         else regularizer_of(found.kernel),
@@ -142,8 +123,9 @@ def _row(plan: Plan, saved: bool) -> Row:
 
 def _rows(model: keras.Model, plans: list[Plan]) -> list[Row]:
     """A row for each kernel, and one for each other weight with two or more axes."""
-    saved = survives_saving(model, [_expected_in_config(plan) for plan in plans])
-    rows = [_row(plan, known) for plan, known in zip(plans, saved, strict=True)]
+    expected = [_expected_in_config(plan) for plan in plans]
+    saved, why_lost = survives_saving(model, expected), reason_of_loss(expected)
+    rows = [_row(plan, known, why_lost) for plan, known in zip(plans, saved, strict=True)]
     others = other_weights(model, [plan.found for plan in plans])
     return rows + [
         Row(path, weight.name, tuple(weight.shape), note=unsupported_reason(weight.name))
@@ -152,7 +134,7 @@ def _rows(model: keras.Model, plans: list[Plan]) -> list[Row]:
 
 
 def _check_any_regularized(model: keras.Model, plans: list[Plan]) -> None:
-    if any(plan.new or plan.note == WRAPPED for plan in plans):
+    if any(plan.regularized or plan.note == WRAPPED for plan in plans):
         return
     # One kernel for each reason.
     first = {plan.note: plan.found for plan in reversed(plans)}
@@ -165,7 +147,7 @@ def _check_any_regularized(model: keras.Model, plans: list[Plan]) -> None:
 
 def _warning_of_many_neurons(plans: list[Plan]) -> str:
     """A sentence that starts with a space if the user's own energies take long, or ""."""
-    slow = [plan.found.path for plan in plans if plan.new and plan.slow]
+    slow = [plan.found.path for plan in plans if plan.slow]
     if not slow:
         return ""
     more = f" and {len(slow) - 4} more" if len(slow) > 4 else ""
@@ -179,22 +161,30 @@ def _warning_of_many_neurons(plans: list[Plan]) -> str:
 
 def regularize(
     model: keras.Model,
-    hidden: keras.Regularizer | None = HalfSpaceMHE(1.0),  # noqa: B008
-    output: keras.Regularizer | None = MHE(10.0),  # noqa: B008
+    hidden: Regularizer = HalfSpaceMHE(1.0),  # noqa: B008
+    output: Regularizer = MHE(10.0),  # noqa: B008
     where: LayerFilter = None,
+    axes: NamedAxes = None,
 ) -> Table:
-    """Adds an energy to every kernel of an existing model, in place.
+    """Adds a regularizer to every kernel of an existing model, in place.
 
-    `loss += sum over kernels of factor * energy(neurons)`. A kernel counts once, even if its layer
-    is called several times. The axes and groups of neurons are those of each layer, as in
-    `HypersphericalRegularization`.
+    `loss += sum over kernels of regularizer(kernel)`. For the energies of this package, this is
+    `factor * energy(neurons)`. A kernel counts once, even if its layer is called several times. The
+    axes and groups of neurons are those of each layer, as in `HypersphericalRegularization`.
 
-    Regularizers of Keras stay on the kernel. An existing energy of this package is replaced, so a
-    second call changes the factor. Weights, optimizer and `compile` settings do not change, and
-    the next `fit` includes the energies. A frozen kernel adds nothing while it is frozen. If a
-    layer has LoRA, its effective kernel is regularized. Kernels of DepthwiseConv are skipped unless
-    `where` selects their layer. Quantized kernels and kernels of a single neuron are always
-    skipped.
+    The next `fit` includes the regularizers. Weights, optimizer and `compile` settings do not
+    change. A second call changes the factor: a regularizer replaces what the kernel has of its own
+    kind, and everything else stays. All energies are of one kind, L1L2 is of the kinds L1 and L2, a
+    function is of the kind of its name, and any other regularizer is of the kind of its class. A
+    frozen kernel adds nothing while it is frozen. Quantized kernels are always skipped.
+
+    Energies are measured only where neurons can be compared. Kernels of DepthwiseConv are skipped
+    unless `where` selects their layer, and kernels of a single neuron are always skipped. If a
+    layer has LoRA, the energy is that of its effective kernel. A regularizer without an energy,
+    such as L2, acts on all kernels, and on both factors of LoRA, as in Keras.
+
+    Kernels are the kernels of dense, convolutional, recurrent and attention layers, and embeddings.
+    Biases and the weights of normalizations are no kernels, and stay as they are.
 
     If a kernel has more than 4,096 neurons in a group, the default regularizers use random groups
     of 1,024 neurons, `sample=1024`: all pairs would take longer than most training steps. A
@@ -206,14 +196,20 @@ def regularize(
 
     Args:
         model: a functional, Sequential or subclassed model. A subclassed model must be built. A
-            Sequential model that is not built gets its energies when it is built.
-        hidden: regularizer of this package for the kernels of hidden layers, or its sum with
-            regularizers of Keras. None means that these kernels stay as they are.
+            Sequential model that is not built gets its regularizers when it is built.
+        hidden: regularizer for the kernels of hidden layers: one of this package, any other
+            `keras.Regularizer`, a sum of them, a function of a kernel, or a name such as `"l2"`.
+            None means that these kernels stay as they are.
         output: the same for output layers. These are the layers whose neurons become an output of
             the model, directly or through activations, flattening, reshaping and other operations
-            with one input and no weights.
+            with one input and no weights. If `output` is not given, and `hidden` contains no energy
+            of this package, output layers get the same regularizer as hidden layers.
         where: which layers: a function of a layer that returns True or False, or names of layers.
             None means all layers.
+        axes: a dict with the axis or the axes of neurons for names of layers, as in
+            `{"quantizer": -1}`. They replace those of the layer, and its neurons become one group.
+            They are necessary for energies of `embeddings` in layers that are no
+            `keras.layers.Embedding`: these may be rows or columns, so they are skipped otherwise.
 
     Returns:
         A `Table`, which prints as text. Each row of `rows` contains what was done to a kernel or
@@ -221,9 +217,9 @@ def regularize(
         train.
 
     Raises:
-        TypeError, ValueError: if an argument has the wrong type, the model is not built, `where`
-            contains a name that no layer has, or there is no kernel to regularize. The model does
-            not change in these cases.
+        TypeError, ValueError: if an argument has the wrong type, the model is not built, `where` or
+            `axes` contains a name that no layer with a kernel has, or there is no kernel to
+            regularize. The model does not change in these cases.
 
     Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS: half
     space and factor 1 in hidden layers, full space and factor 10 in the output layer.
@@ -235,18 +231,23 @@ def regularize(
         >>> table = regularize(model)
         >>> len(model.losses)
         36
+        >>> table = regularize(model, keras.regularizers.L2(1e-4))
+        >>> len(model.losses)
+        53
     """
     check_model(model)
     regularizers = {
-        "hidden": _check_regularizer(hidden, "hidden"),
-        "output": _check_regularizer(output, "output"),
+        "hidden": check_regularizer(hidden, "hidden"),
+        "output": check_regularizer(output, "output"),
     }
-    kernels = find_kernels(model)
+    if without_energy(regularizers["hidden"]) and output is _default("output"):
+        regularizers["output"] = regularizers["hidden"]
+    kernels = with_named_axes(find_kernels(model), axes)
     outputs, unknown = output_layers(model)
     plans = _plans(model, kernels, where, outputs, regularizers)
     _check_any_regularized(model, plans)
     many_neurons = _warning_of_many_neurons(plans)
-    regularized = [plan for plan in plans if plan.new]
+    regularized = [plan for plan in plans if plan.regularized]
     title = f"Kernels regularized: {len(regularized)} of {len(plans)}."
     with rollback_on_error(kernels):
         for plan in regularized:

@@ -8,6 +8,8 @@ import keras
 
 from keras_mhe.kernels._layer import is_built_in
 from keras_mhe.kernels._model import has_graph
+from keras_mhe.models._terms import term_name
+from keras_mhe.regularizers._base import terms_of
 
 # The name of a layer, the name of its argument, and the config of a regularizer.
 _Key = tuple[str, str, str]
@@ -63,8 +65,35 @@ def _serialized_layers(model: Any) -> Iterator[Any]:
         yield from _serialized_layers(layer)
 
 
+def _loads(term: Any) -> bool:
+    """Whether Keras can create a term of a regularizer from its config."""
+    if is_built_in(term):
+        return True
+    try:
+        keras.regularizers.get(keras.regularizers.serialize(term))
+    except Exception:
+        # The code is that of the user.
+        return False
+    return True
+
+
+def reason_of_loss(regularizers: list[SavedRegularizer]) -> str:
+    """Why those that do not survive saving are lost, and what helps."""
+    for saved in regularizers:
+        for term in terms_of(saved.regularizer):
+            if not _loads(term):
+                return (
+                    f"{term_name(term)} has no `get_config`, or is not registered with "
+                    "`keras.saving.register_keras_serializable`"
+                )
+    return "call `regularize` after loading"
+
+
 def survives_saving(model: keras.Model, regularizers: list[SavedRegularizer]) -> list[bool]:
     """Whether a saved and loaded model has each of the regularizers."""
+    if not all(_loads(term) for saved in regularizers for term in terms_of(saved.regularizer)):
+        # Then the whole model does not load.
+        return [False] * len(regularizers)
     serialized = set(map(id, _serialized_layers(model)))
 
     def certain(saved: SavedRegularizer) -> bool:

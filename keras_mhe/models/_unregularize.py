@@ -10,14 +10,13 @@ from keras_mhe.kernels._outputs import output_layers
 from keras_mhe.layers import HypersphericalRegularization
 from keras_mhe.models._assign import (
     assign_regularizer,
-    is_energy,
     is_wrapped,
     regularizer_of,
     rollback_on_error,
-    sum_of_terms,
 )
 from keras_mhe.models._rebuild import rebuild_with
 from keras_mhe.models._table import Row, Table
+from keras_mhe.models._terms import is_energy, sum_of_terms
 from keras_mhe.regularizers._base import RegularizerSum, terms_of
 
 

@@ -1,8 +1,9 @@
 """The base of all regularizers of this package, and the sum of any two regularizers."""
 
+import inspect
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -73,7 +74,8 @@ class RegularizerSum(Addable):
     Python's `sum` does so too if its first regularizer is from this package.
 
     Args:
-        regularizers: sequence of at least one `keras.Regularizer`. Sums in it are flattened.
+        regularizers: sequence of at least one `keras.Regularizer` or function of a kernel. Sums in
+            it are flattened.
 
     Raises:
         TypeError, ValueError: if an element is not a regularizer, or if the sequence is empty.
@@ -85,13 +87,13 @@ class RegularizerSum(Addable):
         >>> layer = keras.layers.Conv2D(64, 3, kernel_regularizer=both)
     """
 
-    def __init__(self, regularizers: Sequence[keras.Regularizer]) -> None:
-        self.regularizers: list[keras.Regularizer] = []
+    def __init__(self, regularizers: Sequence[Callable[..., Tensor]]) -> None:
+        self.regularizers: list[Callable[..., Tensor]] = []
         for term in regularizers:
-            if not isinstance(term, keras.Regularizer):
+            if inspect.isclass(term) or not callable(term):
                 raise TypeError(
                     "Invalid value for argument `regularizers`. Expected instances of "
-                    f"`keras.Regularizer`. Received: {term!r}"
+                    f"`keras.Regularizer` or functions. Received: {term!r}"
                 )
             self.regularizers += terms_of(term)
         if not self.regularizers:

@@ -23,6 +23,20 @@ class _Own(layers.Layer):
         return x
 
 
+class _OwnEmbedding(layers.Embedding):
+    embeddings = None  # a property of the base class
+
+    def __init__(self, shape):
+        super().__init__(4, 5)
+        self.shape = shape
+
+    def build(self, shape):
+        self.embeddings = self.add_weight(shape=self.shape)
+
+    def call(self, x):
+        return x
+
+
 def model_of(layer):
     flat = [layers.Flatten(), layers.Dense(3)]
     return keras.Sequential([keras.Input((4, 5)), layers.Dense(5), layer, *flat])
@@ -35,9 +49,10 @@ def model_of(layer):
         (layers.EinsumDense("abc,dc->abdc", (4, 2, 5)), "no axis of its kernel is left for"),
         (layers.EinsumDense("abc,cc->ab", (4,)), "no axis of its kernel indexes neurons"),
         (_Own((4, 0)), "its kernel of shape (4, 0) has no entries"),
-        (_Own((0, 4), "embeddings"), "its kernel of shape (0, 4) has no entries"),
+        (_OwnEmbedding((0, 4)), "its kernel of shape (0, 4) has no entries"),
         (_Own((4, 1)), "one neuron, without a pair"),
-        (_Own((4, 1), "embeddings"), "neurons of one coordinate have no directions"),
+        (_OwnEmbedding((4, 1)), "neurons of one coordinate have no directions"),
+        (_Own((4, 5), "embeddings"), "the axis of its neurons is unknown; name it: `axes={"),
         (layers.GRU(1, return_sequences=True), "one neuron, without a pair in its group"),
     ],
 )

@@ -385,12 +385,6 @@ class TestInvalidArguments:
             (lambda: unregularize(Subclassed()), ValueError, "not built"),
             (lambda: regularize(dense_model(4), MHE), TypeError, r"`MHE\(\)`, not the class"),
             (
-                lambda: regularize(dense_model(4), "l2"),
-                TypeError,
-                "Expected a regularizer of keras_mhe",
-            ),
-            (lambda: regularize(dense_model(4), keras.regularizers.L2()), TypeError, "its sum"),
-            (
                 lambda: regularize(dense_model(4), where="nothing"),
                 ValueError,
                 "model has dense_0.*'noth",

@@ -1,0 +1,49 @@
+"""Checks of the regularizers that `regularize` receives."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import keras
+
+from keras_mhe._typing import Tensor
+from keras_mhe.models._terms import is_energy, sum_of_terms
+from keras_mhe.regularizers._attention import AttentionEnergy
+from keras_mhe.regularizers._base import HypersphericalRegularizer, terms_of
+
+# What Keras accepts as a regularizer: an instance, a function of a kernel, a name, or None.
+Regularizer: TypeAlias = keras.Regularizer | Callable[[Tensor], Tensor] | str | None
+
+
+def check_regularizer(regularizer: Regularizer, name: str) -> Any:
+    """Returns a regularizer in its simplest form, or None."""
+    if inspect.isclass(regularizer):
+        raise TypeError(
+            f"Invalid value for argument `{name}`. Expected an instance, "
+            f"`{regularizer.__name__}()`, not the class. Received: {name}={regularizer!r}"
+        )
+    try:
+        terms = terms_of(keras.regularizers.get(regularizer))
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"Invalid value for argument `{name}`. Expected a regularizer, a function of a kernel, "
+            f"the name of a regularizer of Keras, or None. Received: {name}={regularizer!r}"
+        ) from None
+    if any(isinstance(term, AttentionEnergy) for term in terms):
+        raise TypeError(
+            f"Argument `{name}` must contain the regularizer inside `AttentionEnergy` instead, "
+            f"because attention has its own axes. Received: {name}={regularizer!r}"
+        )
+    energies = [term for term in terms if isinstance(term, HypersphericalRegularizer)]
+    if len(energies) > 1 and any(energy.stateful for energy in energies):
+        raise ValueError(
+            f"Argument `{name}` may contain only one energy if it learns. To add a second one, "
+            "call `regularize` on the `.model` of the first table. "
+            f"Received: {name}={regularizer!r}"
+        )
+    return sum_of_terms(terms)
+
+
+def without_energy(regularizer: Any) -> bool:
+    """Whether there is a regularizer, and none of its terms is an energy."""
+    return regularizer is not None and not any(map(is_energy, terms_of(regularizer)))
