@@ -44,6 +44,6 @@ def check_regularizer(regularizer: Regularizer, name: str) -> Any:
     return sum_of_terms(terms)
 
 
-def without_energy(regularizer: Any) -> bool:
-    """Whether there is a regularizer, and none of its terms is an energy."""
-    return regularizer is not None and not any(map(is_energy, terms_of(regularizer)))
+def has_energy(regularizer: Any) -> bool:
+    """Whether a regularizer contains an energy of this package."""
+    return any(map(is_energy, terms_of(regularizer)))

@@ -20,7 +20,7 @@ from keras_mhe.kernels._named_axes import NamedAxes, with_named_axes
 from keras_mhe.kernels._outputs import output_layers
 from keras_mhe.kernels._skip_reasons import unsupported_reason
 from keras_mhe.layers import HypersphericalRegularization
-from keras_mhe.models._arguments import Regularizer, check_regularizer, without_energy
+from keras_mhe.models._arguments import Regularizer, check_regularizer, has_energy
 from keras_mhe.models._assign import (
     assign_regularizer,
     regularizer_of,
@@ -121,16 +121,15 @@ def _row(plan: Plan, saved: bool, why_lost: str) -> Row:
     )
 
 
-def _rows(model: keras.Model, plans: list[Plan]) -> list[Row]:
+def _rows(model: keras.Model, plans: list[Plan], energies: bool) -> list[Row]:
     """A row for each kernel, and one for each other weight with two or more axes."""
     expected = [_expected_in_config(plan) for plan in plans]
     saved, why_lost = survives_saving(model, expected), reason_of_loss(expected)
     rows = [_row(plan, known, why_lost) for plan, known in zip(plans, saved, strict=True)]
-    others = other_weights(model, [plan.found for plan in plans])
-    return rows + [
-        Row(path, weight.name, tuple(weight.shape), note=unsupported_reason(weight.name))
-        for path, weight in others
-    ]
+    for path, weight in other_weights(model, [plan.found for plan in plans]):
+        note = unsupported_reason(weight.name) if energies else "neither a kernel nor embeddings"
+        rows.append(Row(path, weight.name, tuple(weight.shape), note=note))
+    return rows
 
 
 def _check_any_regularized(model: keras.Model, plans: list[Plan]) -> None:
@@ -240,8 +239,9 @@ def regularize(
         "hidden": check_regularizer(hidden, "hidden"),
         "output": check_regularizer(output, "output"),
     }
-    if without_energy(regularizers["hidden"]) and output is _default("output"):
-        regularizers["output"] = regularizers["hidden"]
+    hidden = regularizers["hidden"]
+    if hidden is not None and not has_energy(hidden) and output is _default("output"):
+        regularizers["output"] = hidden
     kernels = with_named_axes(find_kernels(model), axes)
     outputs, unknown = output_layers(model)
     plans = _plans(model, kernels, where, outputs, regularizers)
@@ -265,4 +265,5 @@ def regularize(
     title += many_neurons
     if unknown:
         title += f" The output layers of {unknown} are unknown: all its kernels count as hidden."
-    return Table(new, _rows(new, plans), title)
+    energies = any(map(has_energy, regularizers.values()))
+    return Table(new, _rows(new, plans, energies), title)

@@ -1,5 +1,6 @@
 """Which regularizers survive saving: whether the loaded model has them too."""
 
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -70,7 +71,10 @@ def _loads(term: Any) -> bool:
     if is_built_in(term):
         return True
     try:
-        keras.regularizers.get(keras.regularizers.serialize(term))
+        with warnings.catch_warnings():
+            # Keras warns about a lambda, and then refuses to load it.
+            warnings.simplefilter("ignore")
+            keras.regularizers.get(keras.regularizers.serialize(term))
     except Exception:
         # The code is that of the user.
         return False

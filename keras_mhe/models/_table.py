@@ -16,7 +16,7 @@ class Row(NamedTuple):
         kernel: name of the weight within its layer.
         shape: shape of the weight; None before it is built.
         groups: number of groups of neurons that do not compete with each other; None if the kernel
-            was skipped or is not built.
+            was skipped, is not built or got no energy.
         dimension: coordinates of a neuron; None as for `groups`.
         neurons: neurons in a group; None as for `groups`.
         role: `"hidden"` or `"output"`; None for a weight that is no kernel.

@@ -21,10 +21,12 @@ from keras_mhe.regularizers._base import RegularizerSum, terms_of
 
 
 def unregularize(model: keras.Model) -> Table:
-    """Removes the energies of this package and their wrappers from a model. Undoes `regularize`.
+    """Removes the energies of this package and their wrappers from a model.
 
-    Other regularizers and all weights stay. A model saved after this call loads without this
-    package.
+    Other regularizers and all weights stay. This includes regularizers such as L2 that `regularize`
+    added, because they do not tell who added them; a factor of zero switches them off, as in
+    `regularize(model, keras.regularizers.L2(0.0))`. A model saved after this call loads without
+    this package.
 
     Args:
         model: a functional, Sequential or subclassed model, as in `regularize`.

@@ -160,6 +160,8 @@ class TestKernels:
         (row,) = [row for row in regularize(model).rows if row.kernel == "positions"]
         assert row.action == "skipped"
         assert row.note == "its neurons are unknown"
+        (row,) = [row for row in regularize(model, "l2").rows if row.kernel == "positions"]
+        assert (row.action, row.note) == ("skipped", "neither a kernel nor embeddings")
 
 
 class TestSelection:
