@@ -11,9 +11,9 @@ import keras
 from keras_mhe._keras_internals import add_state, forget_compiled_steps
 from keras_mhe._steps import batches_per_update, trained_batches
 from keras_mhe.kernels._model import LayerFilter, check_model
-from keras_mhe.models._assign import is_energy
 from keras_mhe.models._factors import Factor, find_factors
 from keras_mhe.models._rebuild import strategy_scope
+from keras_mhe.models._terms import is_energy
 
 
 def _takes_factor(schedule: Callable[..., Any]) -> bool:

@@ -7,8 +7,8 @@ import keras
 from keras_mhe._typing import NeuronAxis, Shape, State, Tensor
 from keras_mhe.energies._potential import PotentialSpec
 from keras_mhe.energies._programs import EnergyProgram
-from keras_mhe.regularizers._base import PotentialRegularizer
 from keras_mhe.regularizers._learned_projections import AdversarialProjection, AngleProjection
+from keras_mhe.regularizers._potential_base import PotentialRegularizer
 from keras_mhe.regularizers._projections import GroupProjection, Projection, RandomProjection
 
 _PROJECTIONS = {

@@ -10,7 +10,7 @@ from keras_mhe.energies._energy import energy_program
 from keras_mhe.energies._minibatch import check_sample, sampled_program
 from keras_mhe.energies._potential import PotentialSpec
 from keras_mhe.energies._programs import EnergyProgram
-from keras_mhe.regularizers._base import PotentialRegularizer
+from keras_mhe.regularizers._potential_base import PotentialRegularizer
 
 
 @keras.saving.register_keras_serializable(package="keras_mhe")
