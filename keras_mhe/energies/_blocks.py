@@ -9,6 +9,8 @@ from keras_mhe._typing import Tensor
 
 # The number of cosines in memory at a time. Smaller blocks are slower.
 _BLOCK = 2**21
+# The number of columns of a block if the number of all columns is unknown.
+_WIDTH = 256
 
 
 def map_column_blocks(
@@ -19,15 +21,15 @@ def map_column_blocks(
     Args:
         function: function of blocks of the arrays and of the indices of their columns. It returns
             tensors with the same number of columns.
-        arrays: tensors of shape `(..., rows, n)`.
+        arrays: tensors of shape `(..., rows, n)`, where n may be unknown.
 
     Returns:
         The results for all columns.
     """
-    n = arrays[0].shape[-1]
-    if n * n <= _BLOCK:
+    n = ops.shape(arrays[0])[-1]
+    if isinstance(n, int) and n * n <= _BLOCK:
         return function(*arrays, ops.arange(n, dtype="int32"))
-    width = max(16, _BLOCK // n)
+    width = max(16, _BLOCK // n) if isinstance(n, int) else _WIDTH
     count = -(-n // width)
     padding = [(0, 0)] * (len(arrays[0].shape) - 1) + [(0, count * width - n)]
     arrays = tuple(ops.pad(array, padding) for array in arrays)

@@ -21,14 +21,17 @@ _FARTHEST = {"squared": 4.0, "distance": 2.0, "log": math.log(2), "angle": math.
 _SMALLEST_OPPOSITE = 0.014
 
 
-def _nearest_neurons(unit: Tensor, half_space: bool) -> Tensor:
-    """For each neuron, the index of the nearest other one (in half space, up to its sign)."""
-    n = unit.shape[-1]
+def _nearest_neurons(unit: Tensor, half_space: bool, counted: Tensor) -> Tensor:
+    """For each neuron, the index of the nearest other one (in half space, up to its sign).
+
+    Only neurons that count are near others.
+    """
 
     def nearest(own: Tensor, index: Tensor) -> tuple[Tensor]:
         cosine = matmul(ops.swapaxes(unit, -1, -2), own)
         closeness = ops.abs(cosine) if half_space else cosine
-        closeness = ops.where(off_diagonal_mask(n, index), closeness, -2.0)
+        pairs = off_diagonal_mask(ops.shape(unit)[-1], index)
+        closeness = ops.where(ops.logical_and(pairs, counted[:, None]), closeness, -2.0)
         return (ops.cast(ops.argmax(closeness, axis=-2, keepdims=True), "int32"),)
 
     return map_column_blocks(nearest, unit)[0][..., 0, :]
@@ -62,20 +65,17 @@ def _measured(square: Tensor, opposite: Tensor, measure: str, epsilon: Any) -> t
 
 
 def _value_and_tangent(
-    matrix: Tensor, half_space: bool, all_neurons: bool, measure: str, epsilon: Any
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    *batch, d, n = matrix.shape
-    if n == 1:
-        # A single neuron has no distance in full space; its own mirror image is at distance 2.
-        own_image = _FARTHEST[measure] if half_space else 0.0
-        zeros = ops.zeros_like(matrix)
-        return ops.sum(zeros) - own_image, zeros, None
-    groups = math.prod(batch)
-    unit, reciprocal = unit_neurons(matrix)
+    matrix: Tensor, n: Tensor, half_space: bool, all_neurons: bool, measure: str, epsilon: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    *batch, d, _ = matrix.shape
+    groups, columns = math.prod(batch), ops.shape(matrix)[-1]
+    index = ops.arange(columns, dtype="int32")
+    counted = index < n
+    unit, reciprocal = unit_neurons(matrix, groups * n)
     # One list of neurons as rows, for all groups.
-    rows = ops.reshape(ops.swapaxes(unit, -1, -2), (groups * n, d))
-    offset = n * ops.arange(groups, dtype="int32")[:, None]
-    nearest = ops.reshape(_nearest_neurons(unit, half_space), (groups, n))
+    rows = ops.reshape(ops.swapaxes(unit, -1, -2), (-1, d))
+    offset = columns * ops.arange(groups, dtype="int32")[:, None]
+    nearest = ops.reshape(_nearest_neurons(unit, half_space, counted), (groups, -1))
     nearest = ops.reshape(nearest + offset, (-1,))
     other = ops.take(rows, nearest, axis=0)
     mirrored = ops.sum(rows * other, axis=-1, keepdims=True) < 0
@@ -89,16 +89,21 @@ def _value_and_tangent(
     opposite = ops.sum(ops.square(rows + sign * other), axis=-1) + missing
     value, rate = _measured(square, opposite, measure, epsilon)
     if all_neurons:
-        share = ops.full_like(square, 1.0 / (groups * n))
+        chosen, share = counted[None, :], 1.0 / at_least(ops.cast(n, unit.dtype), 1.0)
+        chosen = ops.broadcast_to(chosen, (groups, columns))
     else:
-        first = ops.argmin(ops.reshape(square, (groups, n)), axis=-1)
-        index = ops.arange(n, dtype="int32")
-        closest = index[None, :] == ops.cast(first, "int32")[:, None]
-        share = 1.0 / groups * ops.cast(ops.reshape(closest, (-1,)), unit.dtype)
+        candidates = ops.where(counted, ops.reshape(square, (groups, -1)), math.inf)
+        first = ops.cast(ops.argmin(candidates, axis=-1), "int32")
+        chosen, share = index[None, :] == first[:, None], 1.0
+    # A single neuron has no distance in full space; its own mirror image is farthest away.
+    share = ops.cast(ops.reshape(chosen, (-1,)), unit.dtype) * (share / groups)
+    share = ops.where(n > 1, share, 0.0)
+    alone = ops.where(n == 1, _FARTHEST[measure] if half_space else 0.0, 0.0)
     force = (share * rate)[:, None] * gap
-    gradient = ops.segment_sum(sign * force, nearest, num_segments=groups * n) - force
-    gradient = ops.swapaxes(ops.reshape(gradient, (*batch, n, d)), -1, -2)
-    return -ops.sum(share * value), tangent_part(unit, gradient), reciprocal
+    gradient = ops.segment_sum(sign * force, nearest, num_segments=groups * columns) - force
+    gradient = ops.swapaxes(ops.reshape(gradient, (*batch, -1, d)), -1, -2)
+    separation = ops.sum(share * value) + ops.cast(alone, unit.dtype)
+    return -separation, tangent_part(unit, gradient), reciprocal
 
 
 @keras.saving.register_keras_serializable(package="keras_mhe")
@@ -137,6 +142,8 @@ class MHS(HypersphericalRegularizer):
         >>> layer = keras.layers.Dense(10, kernel_regularizer=MHS(1.0))
     """
 
+    of_batches = True
+
     def __init__(
         self,
         factor: float = 0.1,
@@ -161,12 +168,16 @@ class MHS(HypersphericalRegularizer):
         return n if self.all_neurons else min(n, 2)
 
     def program(self, matrix: Tensor, state: State) -> EnergyProgram:
+        return self.batch_program(matrix, matrix.shape[-1])
+
+    def batch_program(self, points: Tensor, n: Any) -> EnergyProgram:
         measure = self.measure or ("distance" if self.all_neurons else "squared")
-        *_, dimension, n = matrix.shape
-        dtype = keras.backend.standardize_dtype(matrix.dtype)
-        epsilon = epsilon_of("auto", 2 * n if self.half_space else n, dimension, dtype)
+        dtype = keras.backend.standardize_dtype(points.dtype)
+        count = max(n, 1) if isinstance(n, int) else n
+        count = 2 * count if self.half_space else count
+        epsilon = epsilon_of("auto", count, points.shape[-2], dtype)
         options = (self.half_space, self.all_neurons, measure, epsilon)
-        return EnergyProgram(_value_and_tangent, options)
+        return EnergyProgram(_value_and_tangent, options, (ops.convert_to_tensor(n, "int32"),))
 
     def get_config(self) -> dict[str, Any]:
         return {
