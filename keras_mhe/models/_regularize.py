@@ -177,10 +177,10 @@ def regularize(
     function is of the kind of its name, and any other regularizer is of the kind of its class. A
     frozen kernel adds nothing while it is frozen. Quantized kernels are always skipped.
 
-    Energies are measured only where neurons can be compared. Kernels of DepthwiseConv are skipped
-    unless `where` selects their layer, and kernels of a single neuron are always skipped. If a
-    layer has LoRA, the energy is that of its effective kernel. A regularizer without an energy,
-    such as L2, acts on all kernels, and on both factors of LoRA, as in Keras.
+    A kernel gets an energy only if its neurons can be compared: kernels of DepthwiseConv are
+    skipped unless `where` or `axes` names their layer, and kernels of a single neuron are always
+    skipped. If a layer has LoRA, the energy is that of its effective kernel. A regularizer without
+    an energy, such as L2, acts on all kernels, and on both factors of LoRA, as in Keras.
 
     Kernels are the kernels of dense, convolutional, recurrent and attention layers, and embeddings.
     Biases and the weights of normalizations are no kernels, and stay as they are.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_mhe.kernels import layer_kernels
+from keras_mhe.kernels import find_kernels, layer_kernels
 
 pytestmark = pytest.mark.once
 
@@ -109,6 +109,31 @@ def test_custom_layers_count_as_dense():
     layer.build((None, 3))
     [kernel] = layer_kernels(layer)
     assert (kernel.neuron_axis, kernel.groups) == (LAST, 1)
+
+
+def test_axis_of_embeddings_is_known_in_embeddings_of_keras_only():
+    class Codes(layers.Layer):
+        def build(self, shape):
+            self.embeddings = self.add_weight(shape=(4, shape[-1]), name="embeddings")
+
+    class Words(layers.Embedding):
+        pass
+
+    for layer, axes in ((Codes(), None), (Words(4, 3), FIRST)):
+        layer.build((None, 3))
+        [kernel] = layer_kernels(layer)
+        assert (kernel.name, kernel.neuron_axis, kernel.groups) == ("embeddings", axes, 1)
+
+
+def test_depthwise_kernel_of_a_separable_convolution_is_a_kernel_without_energy():
+    layer = layers.SeparableConv2D(6, 3)
+    layer.build((None, 9, 9, 4))
+    found = [found.kernel for found in find_kernels(layer)]
+    assert {kernel.name: kernel.can_have_energy for kernel in found} == {
+        "pointwise_kernel": True,
+        "depthwise_kernel": False,
+    }
+    assert [kernel.name for kernel in layer_kernels(layer)] == ["pointwise_kernel"]
 
 
 def test_layers_without_neurons_raise_a_clear_error():

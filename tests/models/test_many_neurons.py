@@ -18,6 +18,9 @@ from keras_mhe import (
     regularize,
     unregularize,
 )
+from keras_mhe.kernels import find_kernels
+from keras_mhe.kernels._named_axes import with_named_axes
+from keras_mhe.models._many_neurons import has_many_neurons
 from keras_mhe.regularizers import AttentionEnergy
 
 
@@ -100,3 +103,17 @@ def test_report_of_many_neurons_is_exact():
     [row] = energy_report(model, where="words").rows
     expected = HalfSpaceMHE(neuron_axis=0)(embeddings)
     assert row.energy == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_named_axes_decide_which_size_of_an_embedding_counts():
+    model = keras.Sequential([layers.Embedding(5000, 5, name="words"), layers.Flatten()])
+    [found] = find_kernels(model)
+    assert has_many_neurons(found)
+    for axis, many in ((0, True), (-2, True), (-1, False), (1, False), (2, False), ([0, 1], False)):
+        [named] = with_named_axes([found], {"words": axis})
+        assert has_many_neurons(named) == many
+    model.build((None, 3))
+    [found] = find_kernels(model)
+    for axis, many in ((0, True), (-1, False), (2, False), ([0, 1], False)):
+        [named] = with_named_axes([found], {"words": axis})
+        assert has_many_neurons(named) == many

@@ -204,6 +204,19 @@ class TestExistingRegularizers:
         assert model.layers[0].kernel.regularizer is decay
         assert model.layers[0].kernel_regularizer is decay
 
+    def test_a_function_as_existing_regularizer_stays(self):
+        def total(kernel):
+            return keras.ops.sum(kernel)
+
+        model = keras.Sequential([keras.Input((8,)), layers.Dense(6, kernel_regularizer=total)])
+        bare = sum_of_losses(model)
+        [row] = regularize(model, output=MHE(1.0)).rows
+        energy = energy_value(model.layers[0].kernel)
+        assert sum_of_losses(model) == pytest.approx(bare + energy, rel=1e-5)
+        assert row.note.startswith("in addition to total")
+        unregularize(model)
+        assert model.layers[0].kernel.regularizer is total
+
     def test_existing_energy_is_replaced(self):
         model = dense_model(6, 4)
         regularize(model)

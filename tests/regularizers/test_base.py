@@ -133,6 +133,17 @@ class TestSum:
             RegularizerSum([])
         with pytest.raises(TypeError, match="Received: 2"):
             RegularizerSum([MHE(), 2])
+        with pytest.raises(TypeError, match="or functions"):
+            RegularizerSum([MHE(), keras.regularizers.L2])
+
+    def test_sum_contains_functions_after_saving_too(self):
+        @keras.saving.register_keras_serializable(package="test_base")
+        def total(kernel):
+            return keras.ops.sum(kernel)
+
+        both = RegularizerSum([keras.regularizers.L2(0.5), total])
+        for regularizer in (both, RegularizerSum.from_config(both.get_config())):
+            assert float(regularizer(keras.ops.ones((2, 3)))) == 9
 
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
     @pytest.mark.parametrize(
