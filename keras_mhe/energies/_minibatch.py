@@ -66,7 +66,8 @@ def sampled_program(matrix: Tensor, potential: Potential, sample: int) -> Energy
     layer. In half space, the constant pairs `(u_i, -u_i)` keep their weight in the full sum,
     `1/(2N - 1)`. The groups are disjoint and of equal size. They are drawn from the bits of the
     matrix, so a changed matrix gives a new draw. Up to `sample - 1` neurons are left out of a draw.
-    Time and memory grow with `N * sample`.
+    Time and memory grow with `N * sample`. The energy of a Gaussian is the logarithm of an unbiased
+    estimate, so on average it is slightly too small.
 
     Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS.
     """
@@ -232,9 +233,12 @@ def class_energy(
         labels: the classes of the batch, integers from 0 to `N - 1` in any shape. Labels of shape
             `(m,)` or `(m, 1)` may also be whole numbers of a floating-point dtype. In a compiled
             step, a label that is not a class makes the energy NaN.
-        s: power of the potential, zero or larger; 0 means the logarithm.
+        s: power of the potential, zero or larger; 0 means the logarithm. `None` means 2.
         factor: weight in the loss, a number or a scalar tensor.
-        distance: `"euclidean"` or `"angular"`.
+        distance: `"euclidean"`, `"angular"` or `"gaussian"`. With `"gaussian"`, E is the logarithm
+            of the mean of `exp(-t |u_{y_i} - u_j|^2)`. On average, E is then slightly smaller than
+            the energy of all pairs, because only the mean under the logarithm is the same.
+        t: rate of the Gaussian, as in `hyperspherical_energy`.
         half_space: whether to include the mirror images `-u_i` of the neurons.
         neuron_axis: the axis or axes of the kernel that index classes. `None` means the last axis,
             as in Dense. Use 0 for a kernel of shape `(classes, features)`.

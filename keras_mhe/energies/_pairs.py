@@ -38,7 +38,7 @@ def relative_to_closest(
         is_pair: function of the indices of some neurons. It returns a mask of shape
             `(m, len(index))`, which is True for the pairs of the energy.
     """
-    if not isinstance(potential, GaussianPotential) or not potential.wide:
+    if not isinstance(potential, GaussianPotential) or not potential.may_underflow:
         return potential
     half_space = potential.half_space
 

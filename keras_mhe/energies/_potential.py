@@ -27,7 +27,7 @@ class PotentialSpec:
         distance: `"euclidean"`, `"angular"` or `"gaussian"`.
         half_space: whether mirror images count as neurons.
         softening: as in `MHE`. A Gaussian is bounded and has none.
-        t: width of a Gaussian; None means 2. Other potentials have none.
+        t: rate of a Gaussian; None means 2. Other potentials have none.
     """
 
     s: Any = None
@@ -48,7 +48,7 @@ class PotentialSpec:
     def _gaussian(self) -> dict[str, float | None]:
         if self.s is not None:
             raise ValueError(
-                'Argument `s` does not apply to distance="gaussian", which has a width `t`. '
+                'Argument `s` does not apply to distance="gaussian", which has a rate `t`. '
                 f"Received: s={self.s!r}"
             )
         if not isinstance(self.softening, str):

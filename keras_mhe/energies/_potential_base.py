@@ -21,8 +21,8 @@ class Potential(abc.ABC):
     half_space: bool
     # `f(-1)`, the energy of a neuron and its own mirror image.
     antipodal: Any
-    # Whether the mean energy may underflow, unless energies are relative to the largest of them.
-    wide = False
+    # Whether the mean may underflow in float32, unless values are relative to the largest of them.
+    may_underflow = False
 
     @abc.abstractmethod
     def __call__(self, cosine: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,19 +20,20 @@ def attainable_energy(
     """An estimate of the lowest energy that neurons can reach.
 
     It is `sum over i of w_i f(c_i)`, where f is the energy of a pair, and the cosines `c_i` and
-    weights `w_i` are those of Levenshtein's quadrature. For Euclidean distances without softening
-    it is the universal lower bound, which is at least as large as `lower_bound`. For `n <= d + 1`
-    (`n <= d` in half space) the two are equal. For more neurons, `lower_bound` is far below what
-    neurons can reach. The known minima of 5 to 122 neurons in 3 dimensions for `s = 1` are above
-    this estimate by at most 1 % of its distance from `uniform_energy`. In 2 dimensions it is the
-    energy of a regular polygon. For angles, and where softening changes the potential, it is an
-    estimate and no bound.
+    weights `w_i` are those of Levenshtein's quadrature. For a Gaussian, it is the logarithm of this
+    mean. For Gaussians, and for Euclidean distances without softening, it is the universal lower
+    bound, which is at least as large as `lower_bound`. For `n <= d + 1` (`n <= d` in half space)
+    the two are equal. For more neurons, `lower_bound` is far below what neurons can reach. The
+    known minima of 5 to 122 neurons in 3 dimensions for `s = 1` are above this estimate by at most
+    1 % of its distance from `uniform_energy`. In 2 dimensions it is the energy of a regular
+    polygon. For angles, and where softening changes the potential, it is an estimate and no bound.
 
     Args:
         n: number of neurons.
         d: number of coordinates of a neuron.
-        s: power of the potential, zero or larger; 0 means the logarithm.
-        distance: `"euclidean"` or `"angular"`.
+        s: power of the potential, zero or larger; 0 means the logarithm. None means 2.
+        distance: `"euclidean"`, `"angular"` or `"gaussian"`.
+        t: rate of a Gaussian, as in `MHE`.
         half_space: whether to include the mirror images of the neurons.
         softening: distance below which the potential is continued linearly, as in `MHE`.
 

@@ -89,11 +89,15 @@ def uniform_energy(
     `sin^(d-2)`. In half space the energy is `((n-1) 2U + f(-1)) / (2n-1)`, where U is the value in
     full space and `f(-1)` is the energy of opposite points.
 
+    For a Gaussian, it is the logarithm of the expected mean, where U is the integral of
+    `exp(-2t (1 - c))` over the density of the angle. The expected energy is slightly smaller.
+
     Args:
         n: number of neurons.
         d: number of coordinates of a neuron.
-        s: power of the potential, zero or larger; 0 means the logarithm.
-        distance: `"euclidean"` or `"angular"`.
+        s: power of the potential, zero or larger; 0 means the logarithm. None means 2.
+        distance: `"euclidean"`, `"angular"` or `"gaussian"`.
+        t: rate of a Gaussian, as in `MHE`.
         half_space: whether to include the mirror images of the neurons.
         softening: as in `MHE`. The result is the mean of `hyperspherical_energy` with the same
             softening. None means the singular potential if its mean has a closed form, and
@@ -170,12 +174,14 @@ def lower_bound(
     energies in half space have such a line. Angular energies in full space have one for at least 5
     neurons if `s = 1`, and for at least 4 if `s = 2`. They have none if `s = 0`: the cross-polytope
     has less energy than the formula gives. With large `softening` the line may not exist either.
+    A Gaussian always has one. Its bound is the logarithm of the bound on its mean.
 
     Args:
         n: number of neurons.
         d: number of coordinates of a neuron.
-        s: power of the potential, zero or larger; 0 means the logarithm.
-        distance: `"euclidean"` or `"angular"`.
+        s: power of the potential, zero or larger; 0 means the logarithm. None means 2.
+        distance: `"euclidean"`, `"angular"` or `"gaussian"`.
+        t: rate of a Gaussian, as in `MHE`.
         half_space: whether to include the mirror images of the neurons.
         softening: distance below which the potential is continued linearly, as in `MHE`.
 
@@ -232,8 +238,9 @@ def position(
         energy: the energy of the neurons, from `hyperspherical_energy` with the same arguments.
         n: number of neurons.
         d: number of coordinates of a neuron.
-        s: power of the potential, zero or larger; 0 means the logarithm.
-        distance: `"euclidean"` or `"angular"`.
+        s: power of the potential, zero or larger; 0 means the logarithm. None means 2.
+        distance: `"euclidean"`, `"angular"` or `"gaussian"`.
+        t: rate of a Gaussian, as in `MHE`.
         half_space: whether to include the mirror images of the neurons.
         softening: distance below which the potential is continued linearly, as in `MHE`.
 

@@ -56,10 +56,13 @@ class CoMHE(PotentialRegularizer):
 
     Args:
         factor: weight in the loss, zero or larger. The papers use 1.
-        s: power of the potential, zero or larger; 0 means the logarithm.
+        s: power of the potential, zero or larger; 0 means the logarithm. `None` means 2.
         projection: `"random"`, `"angle"`, `"adversarial"`, `"group"`, or an instance of one of the
             classes above.
-        distance: `"euclidean"` or `"angular"`.
+        distance: `"euclidean"`, `"angular"` or `"gaussian"`, as in `MHE`. A Gaussian needs a random
+            or an angle-preserving projection. With several projections, the loss is the logarithm
+            of the mean over all of them.
+        t: rate of the Gaussian, as in `MHE`.
         half_space: whether to include the mirror images `-u_i` of the neurons, as the papers do.
         neuron_axis: the axis or axes of the kernel that index neurons, as in `MHE`. `None` means
             the last axis.

@@ -19,7 +19,8 @@ class MHE(PotentialRegularizer):
 
     `loss = factor * mean over i != j of |u_i - u_j|^(-s)`, where `u_i` are the neurons (columns of
     the kernel) on the unit sphere. `hyperspherical_energy` documents `s = 0`, angles and half
-    space.
+    space. With `distance="gaussian"`, it is the uniformity loss,
+    `loss = factor * log mean over i != j of exp(-t |u_i - u_j|^2)`.
 
     The loss does not depend on the norms of the neurons. Combine it with weight decay, as the
     papers do: `MHE(1.0) + keras.regularizers.L2(5e-4)`.
@@ -30,8 +31,11 @@ class MHE(PotentialRegularizer):
     Args:
         factor: weight in the loss, zero or larger. The papers use 1 in hidden layers (half space)
             and 10 in the output layer (full space).
-        s: power of the potential, zero or larger; 0 means the logarithm.
-        distance: `"euclidean"` or `"angular"`.
+        s: power of the potential, zero or larger; 0 means the logarithm. `None` means 2. A Gaussian
+            has none.
+        distance: `"euclidean"`, `"angular"` or `"gaussian"`.
+        t: rate of the Gaussian, a positive number of at most 100; `None` means 2. The larger it
+            is, the more the closest pairs dominate. Other potentials have none.
         half_space: whether to include the mirror images `-u_i` of the neurons. Use it in layers
             where a neuron and its negative are redundant. `HalfSpaceMHE` is the short form.
         neuron_axis: the axis or axes of the kernel that index neurons. The other axes are
@@ -41,15 +45,17 @@ class MHE(PotentialRegularizer):
         groups: number of equal, contiguous groups of neurons: the `groups` of a convolution, 4 for
             an LSTM, 3 for a GRU. Only neurons of the same group repel each other. `None` means 1,
             or the groups of the layer in `HypersphericalRegularization` and `regularize`. The loss
-            is the mean over groups.
+            is the mean over groups. With a Gaussian, the mean is under the logarithm.
         sample: number of neurons in a random group. At each step, neurons repel each other only
             inside such groups, which are drawn again when the kernel has changed. The loss is an
             unbiased estimate, in time and memory `O(N * sample)`. Use it for layers of tens of
             thousands of neurons. `None` means all pairs, as does a number that is not smaller than
-            the number of neurons.
+            the number of neurons. With a Gaussian, only the mean under the logarithm is unbiased,
+            and the loss is slightly too small on average.
         softening: Euclidean distance below which the potential is continued linearly in the
             cosine, so that training does not diverge. `"auto"` chooses it from the numbers of
-            neurons and coordinates, and 0 gives the singular potential.
+            neurons and coordinates, and 0 gives the singular potential. A Gaussian accepts only
+            `"auto"`, and is not softened.
         scale: unit of the loss. With `"energy"`, the loss is `factor * E`. With `"position"`, it is
             `factor * (E - A) / (U - A)`, where A is `reference.attainable_energy` and U is
             `reference.uniform_energy`: about 0 for the best arrangement and `factor` for random
@@ -64,7 +70,9 @@ class MHE(PotentialRegularizer):
         NotImplementedError: if second derivatives are requested of an energy that is sampled or
             computed by panels.
 
-    Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS.
+    Source: Liu et al. (2018), "Learning towards Minimum Hyperspherical Energy", NeurIPS. For the
+    Gaussian: Wang and Isola (2020), "Understanding contrastive representation learning through
+    alignment and uniformity on the hypersphere", ICML.
 
     Examples:
         >>> import keras
@@ -123,12 +131,14 @@ class HalfSpaceMHE(MHE):
 
     Args:
         factor: weight in the loss, zero or larger. The papers use 1 in hidden layers.
-        s: power of the potential, zero or larger; 0 means the logarithm.
-        distance: `"euclidean"` or `"angular"`.
+        s: power of the potential, zero or larger; 0 means the logarithm. `None` means 2. A Gaussian
+            has none.
+        distance: `"euclidean"`, `"angular"` or `"gaussian"`, as in `MHE`.
+        t: rate of the Gaussian, as in `MHE`.
         neuron_axis: the axis or axes of the kernel that index neurons, as in `MHE`. `None` means
             the last axis.
         groups: number of equal, contiguous groups of neurons, as in `MHE`. `None` means 1. The loss
-            is the mean over groups.
+            is the mean over groups. With a Gaussian, the mean is under the logarithm.
         sample: number of neurons in a random group, as in `MHE`. `None` means all pairs.
         softening: distance below which the potential is continued linearly, as in `MHE`.
         scale: unit of the loss, `"energy"` or `"position"`, as in `MHE`.

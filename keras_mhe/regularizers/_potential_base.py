@@ -46,7 +46,7 @@ class PotentialRegularizer(HypersphericalRegularizer):
 
     @property
     def t(self) -> float | None:
-        """Width of a Gaussian; None for other potentials."""
+        """Rate of a Gaussian; None for other potentials."""
         return self.spec.t
 
     @property

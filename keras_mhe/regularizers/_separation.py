@@ -1,4 +1,4 @@
-"""Maximum hyperspherical separation, computed in memory proportional to the kernel."""
+"""Maximum hyperspherical separation and its measures, in memory proportional to the kernel."""
 
 import math
 from typing import Any
@@ -114,6 +114,15 @@ class MHS(HypersphericalRegularizer):
     sphere. Only the closest pair has a gradient. If several pairs are equally close, one of them is
     used.
 
+    With `all_neurons=True`, `loss = -factor * mean over i of m(min over j != i of |u_i - u_j|)`,
+    which has a gradient for all neurons. The measure m of a distance is
+
+    - None: the distance, not squared, which extends the paper;
+    - `"squared"`: the squared distance;
+    - `"log"`: the logarithm of the distance, as in the loss KoLeo. Below the softening distance of
+      `MHE`, it is continued linearly in the cosine, so that it is finite;
+    - `"angle"`: the angle in radians, as in the loss MMA.
+
     The input is a kernel of shape `(..., N)` with one neuron in each column; the output is a scalar
     without unit.
 
@@ -121,8 +130,10 @@ class MHS(HypersphericalRegularizer):
         factor: weight in the loss, zero or larger. The papers use 0.1 in hidden layers and 1 in the
             output layer.
         half_space: whether to include the mirror images `-u_i` of the neurons.
-        all_neurons: whether the loss is minus the mean distance (not squared) of the neurons to
-            their nearest neighbors, which has a gradient for all neurons. This extends the paper.
+        all_neurons: whether the loss is a mean over all neurons. If False, it is minus the measure
+            of the closest pair. `None` means True if a measure is given, and False otherwise.
+        measure: the measure of a distance: `"squared"`, `"log"`, `"angle"` or `None`. For the
+            closest pair, `None` means the squared distance.
         neuron_axis: the axis or axes of the kernel that index neurons, as in `MHE`. `None` means
             the last axis.
         groups: number of equal, contiguous groups of neurons, as in `MHE`. `None` means 1. The loss
@@ -134,12 +145,16 @@ class MHS(HypersphericalRegularizer):
             call, also if a kernel does not fit `neuron_axis` or `groups`.
         NotImplementedError: if second derivatives are requested.
 
-    Source: Liu et al. (2021), "Learning with Hyperspherical Uniformity", AISTATS.
+    Source: Liu et al. (2021), "Learning with Hyperspherical Uniformity", AISTATS. Logarithms:
+    Sablayrolles et al. (2019), "Spreading vectors for similarity search", ICLR. Angles: Wang et al.
+    (2020), "MMA Regularization: Decorrelating Weights of Neural Networks by Maximizing the Minimal
+    Angles", NeurIPS.
 
     Examples:
         >>> import keras
         >>> from keras_mhe import MHS
         >>> layer = keras.layers.Dense(10, kernel_regularizer=MHS(1.0))
+        >>> koleo = MHS(measure="log")
     """
 
     of_batches = True
@@ -184,7 +199,8 @@ class MHS(HypersphericalRegularizer):
             "factor": self.factor,
             "half_space": self.half_space,
             "all_neurons": self.all_neurons,
-            "measure": self.measure,
+            # Files without a measure load in earlier versions too.
+            **({} if self.measure is None else {"measure": self.measure}),
             "neuron_axis": self.neuron_axis,
             "groups": self.groups,
             "bounded": self.bounded,

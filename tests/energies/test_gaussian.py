@@ -10,18 +10,18 @@ import pytest
 from differentiate import value_and_gradient
 from helpers import SPACES, energy_and_gradient, energy_value, normals, second_order_gradient
 
-from keras_mhe import MHE, class_energy, hyperspherical_energy
+from keras_mhe import class_energy, hyperspherical_energy
 from keras_mhe._backend import compiled
 from keras_mhe.energies import _minibatch, _pair_sums
 from keras_mhe.energies._gaussian import GaussianPotential
 from keras_mhe.energies._programs import fresh_programs
 
 # The mean of the second could underflow in float32, so its values are relative to the closest pair.
-WIDTHS = [2.0, 40.0]
+RATES = [2.0, 40.0]
 
 
 def on_every_gaussian(test):
-    test = pytest.mark.parametrize("t", WIDTHS)(test)
+    test = pytest.mark.parametrize("t", RATES)(test)
     return pytest.mark.parametrize("half_space", SPACES)(test)
 
 
@@ -72,7 +72,7 @@ class TestDefinition:
     def test_random_groups_have_the_mean_of_all_pairs_on_average(
         self, t, half_space, monkeypatch, float64
     ):
-        """The mean under the logarithm is unbiased."""
+        """The mean under the logarithm is unbiased, so its logarithm is too small on average."""
         kernel = normals(3, 5, dtype="float64")
         tensor = keras.ops.convert_to_tensor(kernel)
         potential = GaussianPotential.of(t, half_space)
@@ -80,31 +80,20 @@ class TestDefinition:
         def draw(order):
             monkeypatch.setattr(keras.random, "shuffle", lambda x, seed: order)
             value, tangent, reciprocal = _minibatch._sampled_value_and_tangent(tensor, potential, 2)
-            return keras.ops.exp(value), keras.ops.exp(value) * tangent * reciprocal
+            mean = keras.ops.exp(value)
+            return value, mean, mean * tangent * reciprocal
 
         program = compiled(draw, ((5,), "int32"))
         orders = [np.array(order, "int32") for order in itertools.permutations(range(5))]
         draws = [program(keras.ops.convert_to_tensor(order)) for order in orders]
-        mean, slope = (
+        sampled, mean, slope = (
             np.mean([keras.ops.convert_to_numpy(x) for x in xs], axis=0)
             for xs in zip(*draws, strict=True)
         )
         value, gradient = energy_and_gradient(kernel, **gaussian(t, half_space))
         assert math.log(mean) == pytest.approx(value, rel=1e-9)
+        assert sampled < value
         np.testing.assert_allclose(slope / mean, gradient, rtol=1e-7, atol=1e-10)
-
-    def test_sampled_loss_is_at_most_the_energy_on_average(self):
-        """The logarithm of an unbiased mean is biased downward."""
-        kernel = normals(3, 40)
-        losses = [
-            value_and_gradient(
-                MHE(sample=2, **gaussian(2.0)), (kernel * (1 + i / 2**20)).astype("float32")
-            )[0]
-            for i in range(40)
-        ]
-        exact = energy_value(kernel, **gaussian(2.0))
-        assert len(set(losses)) == 40
-        assert exact - 0.2 < np.mean(losses) < exact
 
     @on_every_gaussian
     @pytest.mark.parametrize("labels", [[3, 0, 3, 4], [3, -1, 3, 0]])
@@ -137,7 +126,7 @@ class TestDefinition:
         expected = oracle.central_differences(squared_norm, kernel, 1e-5)
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
 
-    @pytest.mark.parametrize("t", WIDTHS)
+    @pytest.mark.parametrize("t", RATES)
     def test_curvature_is_the_derivative_of_the_slope(self, t, float64):
         potential = GaussianPotential.of(t, False)
         cosines = np.array([-1.0, -0.5, 0.3, 1.0])
@@ -247,7 +236,7 @@ class TestArguments:
         default = energy_value(kernel, distance="gaussian", softening="auto")
         assert default == energy_value(kernel, distance="gaussian", t=2)
 
-    def test_one_program_serves_all_narrow_widths(self):
+    def test_one_program_serves_several_rates(self):
         kernel = normals(3, 4)
         values = [energy_value(kernel, distance="gaussian", t=t) for t in (0.5, 1.0, 7.0)]
         expected = [oracle.gaussian_energy(kernel, t, False) for t in (0.5, 1.0, 7.0)]

@@ -269,14 +269,14 @@ def test_invalid_arguments_raise_an_error(function, arguments, options, error):
         function(*arguments, **options)
 
 
-WIDTHS = [0.01, 2.0, 15.0, 100.0]
+RATES = [0.01, 2.0, 15.0, 100.0]
 
 
 class TestGaussian:
     """References of `log mean exp(-t |u - v|^2)`."""
 
     @pytest.mark.parametrize("d", [2, 3, 8, 100])
-    @pytest.mark.parametrize("t", WIDTHS)
+    @pytest.mark.parametrize("t", RATES)
     def test_uniform_energy_is_a_bessel_function(self, d, t):
         order = d / 2 - 1
         # exp(-2t) times the modified Bessel function
@@ -301,7 +301,7 @@ class TestGaussian:
         error = np.std(means) / math.sqrt(len(means))
         assert abs(np.mean(means) - math.exp(expected)) < 4 * error
 
-    @pytest.mark.parametrize("t", WIDTHS)
+    @pytest.mark.parametrize("t", RATES)
     def test_simplex_and_orthonormal_neurons_reach_the_bounds(self, t):
         options = {"distance": "gaussian", "t": t}
         for points, half_space in ((simplex(4), False), (np.eye(6)[:, :4], True)):
@@ -318,7 +318,7 @@ class TestGaussian:
     @given(
         st.integers(1, 12),
         st.integers(1, 6),
-        st.sampled_from(WIDTHS),
+        st.sampled_from(RATES),
         st.booleans(),
         st.integers(0, 2**32 - 1),
     )

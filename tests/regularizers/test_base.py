@@ -293,7 +293,7 @@ class TestConfiguration:
 
     @pytest.mark.parametrize("cls", [MHE, HalfSpaceMHE, CoMHE])
     def test_configs_of_earlier_versions_load_and_are_still_written(self, cls):
-        """They have a power and no width."""
+        """They have a power and no `t`."""
         config = cls(0.5, 1, distance="angular").get_config()
         assert config["s"] == 1
         assert "t" not in config

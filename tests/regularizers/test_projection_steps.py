@@ -8,6 +8,7 @@ from helpers import normals
 
 from keras_mhe._backend import compiled
 from keras_mhe.energies import _blocks
+from keras_mhe.energies._gaussian import GaussianPotential
 from keras_mhe.energies._riesz import RieszPotential
 from keras_mhe.regularizers import _projection_steps
 
@@ -130,6 +131,23 @@ class TestEnergyAfterStep:
 
         value, gradient = energy_after_step(
             matrix, projection, objective, 0.2, potential(s, distance, half_space=True)
+        )
+        expected = oracle.central_differences(energy, matrix)
+        assert float(value) == pytest.approx(energy(matrix), rel=1e-6)
+        np.testing.assert_allclose(
+            *to_numpy([gradient, expected]), rtol=1e-4, atol=1e-4 * np.abs(expected).max()
+        )
+
+    def test_gradient_of_a_gaussian_passes_through_the_step(self, float64):
+        matrix, projection = (normals(*x, seed=4, dtype="float64") for x in ((4, 5), (2, 4)))
+        objective, sign, definition = objectives(2, "euclidean")["angle"]
+
+        def energy(matrix):
+            gradient = oracle.central_differences(lambda p: definition(p, matrix), projection)
+            return oracle.gaussian_energy((projection + sign * 0.2 * gradient) @ matrix, 2.0, True)
+
+        value, gradient = energy_after_step(
+            matrix, projection, objective, 0.2, GaussianPotential.of(2.0, True)
         )
         expected = oracle.central_differences(energy, matrix)
         assert float(value) == pytest.approx(energy(matrix), rel=1e-6)
