@@ -136,7 +136,7 @@ def batch_program(points: Tensor, n: Any, spec: PotentialSpec) -> EnergyProgram:
     # A batch without points has the potential of one point.
     count = max(n, 1) if isinstance(n, int) else n
     potential = spec.potential(count, points.shape[0], dtype)
-    if potential.wide:
+    if potential.may_underflow:
         raise ValueError(
             "Argument `t` must be at most 15 for the points of a batch: the mean of smaller values "
             f"could underflow. Received: t={spec.t}"

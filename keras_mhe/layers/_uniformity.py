@@ -47,9 +47,10 @@ class Uniformity(keras.layers.Layer):
     `mask=`.
 
     Args:
-        regularizer: `MHE(...)` or `HalfSpaceMHE(...)`. Its arguments `neuron_axis`, `groups`,
-            `sample` and `scale` keep their defaults. The gradient is exact, whatever `bounded` is:
-            no step moves points directly.
+        regularizer: `MHE(...)`, `HalfSpaceMHE(...)` or `MHS(...)`. `MHE(distance="gaussian")` is
+            the uniformity loss of Wang and Isola, and `MHS(measure="log")` is KoLeo. The arguments
+            `neuron_axis`, `groups`, `sample` and `scale` keep their defaults. The gradient is
+            exact, whatever `bounded` is: no step moves points directly.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:

@@ -82,6 +82,17 @@ class TestValue:
         np.testing.assert_allclose(gradient[counted], expected_gradient, atol=1e-5 * scale, rtol=0)
         assert not np.any(gradient[~counted])
 
+    @pytest.mark.parametrize("half_space", [False, True])
+    def test_gaussian_energy_is_the_uniformity_loss(self, half_space):
+        x = features(7)
+        unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+        points = np.concatenate([unit, -unit]) if half_space else unit
+        square = np.sum((points[:, None] - points[None, :]) ** 2, axis=-1)
+        pairs = ~np.eye(len(points), dtype=bool)
+        expected = np.log(np.mean(np.exp(-3.0 * square[pairs])))
+        value = batch_value(x, distance="gaussian", t=3.0, half_space=half_space)
+        assert value == pytest.approx(expected, rel=1e-5)
+
     def test_further_axes_count_as_more_points(self):
         x = features(16)
         assert batch_value(x.reshape(2, 8, DIMENSION)) == batch_value(x)
@@ -283,6 +294,8 @@ class TestErrors:
             ({"s": -1.0}, ValueError, "argument `s`"),
             ({"distance": "cosine"}, ValueError, "argument `distance`"),
             ({"half_space": 1}, TypeError, "argument `half_space`"),
+            ({"distance": "gaussian", "t": 16.0}, ValueError, "`t` must be at most 15"),
+            ({"distance": "gaussian", "s": 2.0}, ValueError, "`s` does not apply"),
         ],
     )
     def test_error_names_the_argument(self, arguments, error, message):

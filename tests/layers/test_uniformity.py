@@ -10,6 +10,7 @@ from keras_mhe import (
     MGD,
     MHE,
     MHP,
+    MHS,
     CoMHE,
     HalfSpaceMHE,
     Uniformity,
@@ -59,6 +60,19 @@ class TestLoss:
         layer(x, training=False)
         assert not layer.losses
 
+    @pytest.mark.parametrize("measure", [None, "squared", "log", "angle"])
+    @pytest.mark.parametrize("half_space", [False, True])
+    @pytest.mark.parametrize("n", [1, 7])
+    def test_separation_is_that_of_neurons_in_rows(self, measure, half_space, n):
+        x, options = normals(7, 4)[:n], {"measure": measure, "half_space": half_space}
+        layer, bare = Uniformity(MHS(3.0, **options)), MHS(3.0, neuron_axis=0, **options)
+        layer(x, training=True)
+        assert only_loss(layer) == pytest.approx(scalar(bare(x)), rel=1e-5)
+        # Points that do not count may be anything.
+        padded = np.concatenate([x, x[:1], np.full((1, 4), np.nan, "float32")])
+        layer(padded, mask=np.arange(n + 2) < n, training=True)
+        assert only_loss(layer) == pytest.approx(scalar(bare(x)), rel=1e-5)
+
     def test_factor_can_change(self):
         x, layer = normals(7, 4), Uniformity(MHE(3.0))
         layer.factor.assign(0.5)
@@ -84,10 +98,11 @@ class TestLoss:
 class TestTraining:
     @on_compiled_and_other_steps
     @pytest.mark.parametrize("by_classes", [False, True])
-    def test_epoch_with_a_smaller_last_batch(self, jit_compile, by_classes):
+    @pytest.mark.parametrize("regularizer", [MHE(2.0), MHS(2.0, measure="log")], ids=["MHE", "MHS"])
+    def test_epoch_with_a_smaller_last_batch(self, jit_compile, by_classes, regularizer):
         x, y = normals(sum(SIZES), 8), np.arange(sum(SIZES)) % 3
         labels = keras.Input((), dtype="int32") if by_classes else None
-        model = compiled(model_with(Uniformity(MHE(2.0)), labels), jit_compile=jit_compile)
+        model = compiled(model_with(Uniformity(regularizer), labels), jit_compile=jit_compile)
         inputs = [x, y] if by_classes else x
         without = model.evaluate(inputs, y, batch_size=16, verbose=0)
         before = _lookup.cache_info().currsize
@@ -95,10 +110,12 @@ class TestTraining:
         assert _lookup.cache_info().currsize - before <= 2
         features = x @ keras.ops.convert_to_numpy(model.get_layer("features").kernel)
         parts = np.split(np.arange(sum(SIZES)), np.cumsum(SIZES)[:-1])
-        energies = [
-            scalar(batch_energy(features[part], y[part] if by_classes else None)) for part in parts
-        ]
-        expected = without + 2 * np.average(energies, weights=SIZES)
+        losses = []
+        for part in parts:
+            layer = Uniformity(regularizer)
+            layer(features[part], labels=y[part] if by_classes else None, training=True)
+            losses.append(only_loss(layer))
+        expected = without + np.average(losses, weights=SIZES)
         assert history["loss"][0] == pytest.approx(expected, rel=1e-5)
 
     def test_training_spreads_features(self):
