@@ -78,6 +78,7 @@ def oldest(session: nox.Session) -> None:
         "tests/energies/test_energy.py",
         "tests/regularizers/test_base.py",
         "tests/energies/test_neurons.py",
+        "tests/models/test_factor_schedule.py",
     ]
     for backend in session.posargs or BACKENDS:
         session.run("pytest", "--numprocesses=1", *modules, env={"KERAS_BACKEND": backend})

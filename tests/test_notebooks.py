@@ -10,7 +10,7 @@ import pytest
 
 folder = Path(__file__).parents[1] / "notebooks"
 names = ["quickstart", "thomson_problem", "comhe", "uniformity"]
-names += ["existing_models", "large_output_layers", "class_imbalance"]
+names += ["existing_models", "large_output_layers", "class_imbalance", "embeddings"]
 pytestmark = [
     pytest.mark.once,
     pytest.mark.skipif(not folder.exists(), reason="only a checkout has notebooks"),

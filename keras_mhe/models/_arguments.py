@@ -1,5 +1,6 @@
 """Checks of the regularizers that `regularize` receives."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -13,6 +14,17 @@ from keras_mhe.regularizers._base import HypersphericalRegularizer, terms_of
 
 # What Keras accepts as a regularizer: an instance, a function of a kernel, a name, or None.
 Regularizer: TypeAlias = keras.Regularizer | Callable[[Tensor], Tensor] | str | None
+
+
+@functools.cache
+def accepts_functions() -> bool:
+    """Whether Keras accepts functions as regularizers of weights, as it does since version 3.15."""
+    weight = keras.Variable(0.0)
+    try:
+        weight.regularizer = accepts_functions
+    except ValueError:
+        return False
+    return True
 
 
 def check_regularizer(regularizer: Regularizer, name: str) -> Any:
@@ -33,6 +45,13 @@ def check_regularizer(regularizer: Regularizer, name: str) -> Any:
         raise TypeError(
             f"Argument `{name}` must contain the regularizer inside `AttentionEnergy` instead, "
             f"because attention has its own axes. Received: {name}={regularizer!r}"
+        )
+    # A sum with a function is a `keras.Regularizer`.
+    alone = len(terms) == 1 and not isinstance(terms[0], keras.Regularizer)
+    if alone and not accepts_functions():
+        raise TypeError(
+            f"Keras {keras.__version__} accepts no functions as regularizers. Pass an instance of a "
+            f"subclass of `keras.Regularizer`. Received: {name}={regularizer!r}"
         )
     energies = [term for term in terms if isinstance(term, HypersphericalRegularizer)]
     if len(energies) > 1 and any(energy.stateful for energy in energies):

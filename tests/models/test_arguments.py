@@ -6,10 +6,16 @@ from keras import layers
 from small_models import dense_model, sum_of_losses
 
 from keras_mhe import MHE, HalfSpaceMHE, regularize
-from keras_mhe.models._arguments import check_regularizer
+from keras_mhe.models import _arguments
+from keras_mhe.models._arguments import accepts_functions, check_regularizer
 from keras_mhe.regularizers import AttentionEnergy, RegularizerSum
 
 pytestmark = pytest.mark.once
+
+
+needs_functions = pytest.mark.skipif(
+    not accepts_functions(), reason="this version of Keras accepts no functions as regularizers"
+)
 
 
 def absolute(kernel):
@@ -34,8 +40,8 @@ def sums(model):
         ("L1", 0.01, 0),
         ({"class_name": "L2", "config": {"l2": 0.5}}, 0, 0.5),
         (keras.regularizers.L1L2(0.1, 0.2), 0.1, 0.2),
-        (absolute, 0.01, 0),
-        (lambda kernel: 0.5 * keras.ops.sum(kernel**2), 0, 0.5),
+        pytest.param(absolute, 0.01, 0, marks=needs_functions),
+        pytest.param(lambda kernel: 0.5 * keras.ops.sum(kernel**2), 0, 0.5, marks=needs_functions),
         (Absolute(), 0.01, 0),
         (RegularizerSum([absolute, keras.regularizers.L2(0.5)]), 0.01, 0.5),
         (RegularizerSum([keras.regularizers.L1(0.1), keras.regularizers.L2(0.5)]), 0.1, 0.5),
@@ -99,8 +105,17 @@ def test_kernels_that_a_regularizer_does_not_accept_are_skipped_with_its_reason(
     assert table.rows[0].note.startswith("OrthogonalRegularizer does not accept it: inputs to Orth")
     assert len(model.losses) == 1
 
-    def broken(kernel):
-        raise RuntimeError
+    class Broken(keras.Regularizer):
+        def __call__(self, kernel):
+            raise RuntimeError
 
-    with pytest.raises(ValueError, match="broken does not accept it: RuntimeError"):
-        regularize(model, broken)
+    with pytest.raises(ValueError, match="Broken does not accept it: RuntimeError"):
+        regularize(model, Broken())
+
+
+def test_functions_are_refused_if_keras_does(monkeypatch):
+    monkeypatch.setattr(_arguments, "accepts_functions", lambda: False)
+    with pytest.raises(TypeError, match="accepts no functions as regularizers"):
+        regularize(dense_model(6, 4), absolute)
+    # Keras accepts them in a sum.
+    regularize(dense_model(6, 4), RegularizerSum([absolute, keras.regularizers.L2(0.5)]))
