@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from keras_mhe import reference
 from keras_mhe.analysis import EnergyMonitor, energy_report
 from keras_mhe.energies import batch_energy, class_energy, hyperspherical_energy
+from keras_mhe.initializers import MinimumEnergy, prototypes
 from keras_mhe.layers import HypersphericalRegularization, Uniformity
 from keras_mhe.models import FactorSchedule, regularize, unregularize
 from keras_mhe.regularizers import (
@@ -39,6 +40,7 @@ __all__ = [
     "GroupProjection",
     "HalfSpaceMHE",
     "HypersphericalRegularization",
+    "MinimumEnergy",
     "RandomProjection",
     "Uniformity",
     "__version__",
@@ -46,6 +48,7 @@ __all__ = [
     "class_energy",
     "energy_report",
     "hyperspherical_energy",
+    "prototypes",
     "reference",
     "regularize",
     "unregularize",
@@ -65,7 +68,16 @@ else:
 
 
 # Not in `__all__`: `from keras_mhe import *` must not hide `layers` and `models` of Keras.
-_SUBPACKAGES = ["analysis", "energies", "kernels", "layers", "models", "plots", "regularizers"]
+_SUBPACKAGES = [
+    "analysis",
+    "energies",
+    "initializers",
+    "kernels",
+    "layers",
+    "models",
+    "plots",
+    "regularizers",
+]
 
 
 def __dir__() -> list[str]:

@@ -50,8 +50,8 @@ def check_regularizer(regularizer: Regularizer, name: str) -> Any:
     alone = len(terms) == 1 and not isinstance(terms[0], keras.Regularizer)
     if alone and not accepts_functions():
         raise TypeError(
-            f"Keras {keras.__version__} accepts no functions as regularizers. Pass an instance of a "
-            f"subclass of `keras.Regularizer`. Received: {name}={regularizer!r}"
+            f"Keras {keras.__version__} accepts no functions as regularizers. Pass an instance of "
+            f"a subclass of `keras.Regularizer`. Received: {name}={regularizer!r}"
         )
     energies = [term for term in terms if isinstance(term, HypersphericalRegularizer)]
     if len(energies) > 1 and any(energy.stateful for energy in energies):
