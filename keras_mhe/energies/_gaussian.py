@@ -71,9 +71,6 @@ class GaussianPotential(Potential):
         value = np.exp(2.0 * self.t * (cosine - 1.0))
         return value + np.exp(-2.0 * self.t * (cosine + 1.0)) if self.half_space else value
 
-    def curvature(self, cosine: Tensor, slope: Tensor) -> Tensor:
-        return 2.0 * self.t * slope
-
     def energy_and_rate(self, mean: Tensor) -> tuple[Tensor, Tensor]:
         # Without pairs, the mean is zero, and so are energy and gradient. NaN stays NaN.
         empty = mean == 0.0

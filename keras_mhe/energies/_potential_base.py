@@ -32,10 +32,6 @@ class Potential(abc.ABC):
     def values(self, cosine: np.ndarray) -> np.ndarray:
         """Values without derivatives, elementwise, by NumPy in float64 on every backend."""
 
-    @abc.abstractmethod
-    def curvature(self, cosine: Tensor, slope: Tensor) -> Tensor:
-        """The second derivative in full space, elementwise."""
-
     def shares(self, n: int | Tensor) -> tuple[Any, Any]:
         """The weight of the mean over pairs in the mean over points, and a constant to add.
 

@@ -2,13 +2,15 @@
 
 import numpy as np
 
-from keras_mhe.energies._potential import Potential
+from keras_mhe.energies._riesz import RieszPotential
 
 # Entries of a panel of cosines, which fits into the caches of a processor.
 _PANEL = 2**18
 
 
-def _values_and_slopes(cosine: np.ndarray, potential: Potential) -> tuple[np.ndarray, np.ndarray]:
+def _values_and_slopes(
+    cosine: np.ndarray, potential: RieszPotential
+) -> tuple[np.ndarray, np.ndarray]:
     """The Euclidean potential of points and its derivative in the cosine, elementwise."""
     gap = 1.0 - cosine
     clipped = np.maximum(gap, potential.epsilon / 2)
@@ -20,7 +22,7 @@ def _values_and_slopes(cosine: np.ndarray, potential: Potential) -> tuple[np.nda
     return values + slopes * (clipped - gap), slopes
 
 
-def _energy_and_gradient(unit: np.ndarray, potential: Potential) -> tuple[float, np.ndarray]:
+def _energy_and_gradient(unit: np.ndarray, potential: RieszPotential) -> tuple[float, np.ndarray]:
     """Half the sum of the energies of all ordered pairs, and its gradient along the sphere."""
     n = unit.shape[1]
     width = max(16, _PANEL // n)
@@ -61,7 +63,7 @@ def tight_frame(unit: np.ndarray, rounds: int, half_space: bool) -> np.ndarray:
     return unit
 
 
-def descend(unit: np.ndarray, potential: Potential, steps: int) -> np.ndarray:
+def descend(unit: np.ndarray, potential: RieszPotential, steps: int) -> np.ndarray:
     """Returns directions after at most `steps` gradient steps, none of which raises the energy.
 
     Source: Barzilai and Borwein (1988), "Two-point step size gradient methods", IMA Journal of

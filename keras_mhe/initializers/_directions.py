@@ -1,8 +1,11 @@
 """Directions of low energy for any numbers of neurons and coordinates."""
 
+from typing import Any
+
 import numpy as np
 
-from keras_mhe.energies._potential import Potential, PotentialSpec
+from keras_mhe.energies._potential import PotentialSpec
+from keras_mhe.energies._riesz import RieszPotential
 from keras_mhe.initializers._closed_forms import closed_form
 from keras_mhe.initializers._descent import descend, normalized, tight_frame
 
@@ -27,7 +30,7 @@ def default_steps(n: int, d: int) -> int:
 
 
 def _optimized(
-    n: int, d: int, potential: Potential, steps: int, rng: np.random.Generator
+    n: int, d: int, potential: RieszPotential, steps: int, rng: np.random.Generator
 ) -> np.ndarray:
     # Raises if `s` is so large that the energy overflows.
     potential.values(np.ones(1))
@@ -50,7 +53,7 @@ def low_energy_directions(
     """
     points = closed_form(n, d, spec.s, spec.half_space)
     if points is None:
-        potential = spec.potential(n, d, "float64")
+        potential: Any = spec.potential(n, d, "float64")
         unit = _optimized(n, d, potential, default_steps(n, d) if steps is None else steps, rng)
     else:
         unit = _rotation(d, len(points), rng) @ points

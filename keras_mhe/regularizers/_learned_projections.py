@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 from keras import ops
@@ -168,4 +169,6 @@ class AdversarialProjection(LearnedProjection):
         limit = uniform_energy(n, self.dim, spec.s, distance=distance, softening=softening)
         # The energy of random neurons whose distances are shorter by a factor of sqrt(2).
         limit = limit * 2 ** (spec.s / 2) if spec.s else limit + math.log(2) / 2
-        return FullSpaceEnergy(full_space.of_neurons(matrix, self.dim), limit)
+        # CoMHE refuses a Gaussian with this projection.
+        potential: Any = full_space.of_neurons(matrix, self.dim)
+        return FullSpaceEnergy(potential, limit)

@@ -13,6 +13,7 @@ from keras_mhe.energies._blocks import map_column_blocks, off_diagonal_mask
 from keras_mhe.energies._neurons import tangent_gradient, tangent_part, unit_neurons
 from keras_mhe.energies._pairs import value_and_gradient
 from keras_mhe.energies._potential import Potential
+from keras_mhe.energies._riesz import RieszPotential
 
 _Gradient = tuple[Tensor, Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]
 
@@ -142,7 +143,7 @@ class CosineDistance:
 class FullSpaceEnergy:
     """`L(P) = E(PW)`, the energy of the projected neurons in full space."""
 
-    potential: Potential
+    potential: RieszPotential
     limit: float | None = None
     direction = 1.0
 

@@ -126,19 +126,6 @@ class TestDefinition:
         expected = oracle.central_differences(squared_norm, kernel, 1e-5)
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
 
-    @pytest.mark.parametrize("t", RATES)
-    def test_curvature_is_the_derivative_of_the_slope(self, t, float64):
-        potential = GaussianPotential.of(t, False)
-        cosines = np.array([-1.0, -0.5, 0.3, 1.0])
-
-        def slope(c):
-            return keras.ops.convert_to_numpy(potential(keras.ops.convert_to_tensor(c))[1])
-
-        tensor = keras.ops.convert_to_tensor(cosines)
-        got = keras.ops.convert_to_numpy(potential.curvature(tensor, potential(tensor)[1]))
-        expected = (slope(cosines + 1e-6) - slope(cosines - 1e-6)) / 2e-6
-        np.testing.assert_allclose(got, expected, rtol=1e-6)
-
 
 degenerate_kernels = {
     "opposite": np.array([[1.0, -1.0], [0.0, 0.0]]),
