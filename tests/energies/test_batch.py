@@ -254,14 +254,14 @@ class TestSizes:
 
         with fresh_programs():
             compiled = with_unknown_size(energy)
-            for n in [0, 1, 2, 7, 16, 40]:
+            for n in [0, 1, 16, 40]:
                 x = features(n)
                 expected = batch_value(x[x[:, 0] > 0] if masked else x)
                 value = float(ops.convert_to_numpy(compiled(ops.convert_to_tensor(x))))
                 assert value == pytest.approx(expected, rel=1e-6)
 
     @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="sizes are always known")
-    @pytest.mark.parametrize("n", [2, 30, 40, 90])
+    @pytest.mark.parametrize("n", [30, 90])
     def test_panels_of_a_batch_of_unknown_size(self, n):
         import tensorflow as tf
 

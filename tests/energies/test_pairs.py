@@ -142,7 +142,7 @@ class TestPanels:
         to_numpy = keras.ops.convert_to_numpy
         expected = [to_numpy(x) for x in pair_sums._sums_by_matrix(unit, potential)]
         # Sets of 23 neurons are computed one at a time, by panels; sets of 7 two at a time.
-        monkeypatch.setattr(pairs, "_matrix_and_panel_size", lambda: (10, 16))
+        monkeypatch.setattr(pair_sums, "_matrix_and_panel_size", lambda: (10, 16))
         sums, gradient = (to_numpy(x) for x in pairs.pair_sums(unit, potential))
         assert np.sum(sums) == pytest.approx(np.sum(expected[0]), rel=1e-12)
         np.testing.assert_allclose(gradient, expected[1], rtol=1e-9, atol=1e-9)
