@@ -12,7 +12,7 @@ pytestmark = pytest.mark.once
 
 
 def gram(n, d, half_space=False, s=2.0, seed=0):
-    """The cosines between the directions for these numbers, which have the right shape and norms."""
+    """The cosines between the directions; checks their shape and norms."""
     rng = np.random.default_rng(seed)
     unit = low_energy_directions(n, d, PotentialSpec(s, half_space=half_space), None, rng)
     assert unit.shape == (d, n)

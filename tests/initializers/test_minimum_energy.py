@@ -10,6 +10,17 @@ from keras import layers, ops
 from keras_mhe.energies._neurons import neuron_array
 from keras_mhe.initializers import MinimumEnergy, prototypes
 
+ALL_OPTIONS = {
+    "scale": 2.0,
+    "mode": "fan_in",
+    "half_space": True,
+    "s": 1.0,
+    "neuron_axis": [0, 1],
+    "groups": 2,
+    "steps": 5,
+    "seed": 3,
+}
+
 
 def kernel(shape, dtype=None, **options):
     return ops.convert_to_numpy(MinimumEnergy(**{"seed": 0} | options)(shape, dtype))
@@ -215,18 +226,7 @@ class TestArguments:
 
 
 class TestConfig:
-    full = {
-        "scale": 2.0,
-        "mode": "fan_in",
-        "half_space": True,
-        "s": 1.0,
-        "neuron_axis": [0, 1],
-        "groups": 2,
-        "steps": 5,
-        "seed": 3,
-    }
-
-    @pytest.mark.parametrize("options", [{}, full])
+    @pytest.mark.parametrize("options", [{}, ALL_OPTIONS])
     def test_a_config_makes_an_equal_initializer(self, options):
         start = MinimumEnergy(**options)
         assert options.items() <= start.get_config().items()
