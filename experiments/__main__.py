@@ -17,7 +17,16 @@ import keras
 import typer
 from rich.console import Console
 
-from experiments import cnn9, correlation, crowding, finetuning, gan, imbalance, sphereface_plus
+from experiments import (
+    cnn9,
+    correlation,
+    crowding,
+    finetuning,
+    gan,
+    imbalance,
+    sphereface_plus,
+    starts,
+)
 from experiments.data import sources_by_name
 from experiments.experiment import Experiment, InputError
 from experiments.records import Config, Value
@@ -26,7 +35,16 @@ from experiments.runner import run_missing
 
 EXPERIMENTS = [
     module.experiment
-    for module in (cnn9, imbalance, crowding, sphereface_plus, gan, correlation, finetuning)
+    for module in (
+        cnn9,
+        imbalance,
+        starts,
+        crowding,
+        sphereface_plus,
+        gan,
+        correlation,
+        finetuning,
+    )
 ]
 _FOLDER = Path(__file__).parent
 _HELP = {

@@ -84,10 +84,13 @@ def draw(records: list[Record], experiment: Experiment) -> Figure:
     ]
     columns = min(len(panels), 2)
     rows = -(-len(panels) // columns)
+    # A single panel is too narrow for a legend in one line.
+    two_lines = columns == 1 and experiment.x_axis is not None
+    legend_columns, legend_height = (3, 1.2) if two_lines else (5, 0.6)
     figure, axes = plt.subplots(
         rows,
         columns,
-        figsize=(max(6.4, 4.8 * columns), 0.6 + 3.4 * rows),
+        figsize=(max(6.4, 4.8 * columns), legend_height + 3.4 * rows),
         layout="constrained",
         squeeze=False,
     )
@@ -104,6 +107,9 @@ def draw(records: list[Record], experiment: Experiment) -> Figure:
     if experiment.x_axis:
         order = [variant for variant in _plotted(experiment) if variant in labels]
         figure.legend(
-            [labels[variant] for variant in order], order, loc="outside upper center", ncols=5
+            [labels[variant] for variant in order],
+            order,
+            loc="outside upper center",
+            ncols=legend_columns,
         )
     return figure

@@ -33,7 +33,7 @@ def _long_tail(
     )
 
 
-def _split(config: Config, source: str) -> Images:
+def long_tailed_images(config: Config, source: str) -> Images:
     """Returns a long-tailed training set and all test images; the seed selects rare classes."""
     rng = np.random.default_rng(int(config["seed"]))
     rank = rng.permutation(CLASSES)
@@ -51,19 +51,23 @@ def _split(config: Config, source: str) -> Images:
     return Images(scaled(images.x[chosen]), y[chosen], scaled(images.x_test), rank[images.y_test])
 
 
+def recall_metrics(labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    """Returns the mean recall of all classes and of the rarest ones, which are the last ones."""
+    recall = np.array([100 * np.mean(predictions[labels == k] == k) for k in range(CLASSES)])
+    return {"balanced accuracy %": recall.mean(), "3 rarest classes %": recall[-3:].mean()}
+
+
 def run(config: Config, source: str) -> Outcome:
     """Trains once on a long-tailed training set."""
-    seed, images = int(config["seed"]), _split(config, source)
+    seed, images = int(config["seed"]), long_tailed_images(config, source)
     features = feature_network(images.x.shape[1:], int(config["features"]))
     head = class_vectors(CLASSES, VARIANTS[str(config["variant"])])
     model = keras.Sequential([features, head])
     fit(model, images.x, images.y, seed, int(config["passes"]))
     points, predictions = predict(features, head, images.x_test)
-    recall = np.array([100 * np.mean(predictions[images.y_test == k] == k) for k in range(CLASSES)])
     return Outcome(
         {
-            "balanced accuracy %": recall.mean(),
-            "3 rarest classes %": recall[-3:].mean(),
+            **recall_metrics(images.y_test, predictions),
             **angle_metrics(model, points, images.y_test),
         }
     )

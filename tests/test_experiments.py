@@ -38,7 +38,8 @@ classifiers, comparison, data, records = map(
 )
 report, runner, tables = map(module, ("report", "runner", "tables"))
 
-names = ["cnn9", "imbalance", "crowding", "sphereface_plus", "gan", "correlation", "finetuning"]
+names = ["cnn9", "imbalance", "starts", "crowding", "sphereface_plus", "gan", "correlation"]
+names += ["finetuning"]
 
 
 def experiment(name):
@@ -170,7 +171,9 @@ class TestRunner:
 
 class TestEveryExperiment:
     @pytest.mark.slow
-    @pytest.mark.parametrize("name", ["crowding", "sphereface_plus", "gan", "finetuning"])
+    @pytest.mark.parametrize(
+        "name", ["starts", "crowding", "sphereface_plus", "gan", "finetuning"]
+    )
     def test_a_quick_run_gives_finite_metrics(self, name):
         """The other experiments run as programs: imbalance above, the CNN-9 ones in `.ci/run`."""
         shape = experiment(name)
@@ -433,7 +436,7 @@ class TestCnn9:
 
 class TestImbalance:
     def test_class_sizes_fall_geometrically_and_all_other_images_are_for_testing(self):
-        images = imbalance._split({"data": "digits", "seed": 3}, "digits")
+        images = imbalance.long_tailed_images({"data": "digits", "seed": 3}, "digits")
         counts = np.bincount(images.y)
         np.testing.assert_array_equal(counts, np.round(np.geomspace(100, 2, 10)))
         assert len(images.y) + len(images.y_test) == 1797
