@@ -171,9 +171,7 @@ class TestRunner:
 
 class TestEveryExperiment:
     @pytest.mark.slow
-    @pytest.mark.parametrize(
-        "name", ["starts", "crowding", "sphereface_plus", "gan", "finetuning"]
-    )
+    @pytest.mark.parametrize("name", ["starts", "crowding", "sphereface_plus", "gan", "finetuning"])
     def test_a_quick_run_gives_finite_metrics(self, name):
         """The other experiments run as programs: imbalance above, the CNN-9 ones in `.ci/run`."""
         shape = experiment(name)

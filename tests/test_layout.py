@@ -104,13 +104,16 @@ def test_subclasses_do_not_use_private_attributes_of_keras_bases():
 
 
 def test_package_lists_exactly_its_public_names():
-    packages = {"analysis", "energies", "kernels", "layers", "models", "plots", "regularizers"}
+    packages = {"analysis", "energies", "initializers", "kernels", "layers", "models", "plots"}
+    packages.add("regularizers")
     assert set(dir(keras_mhe)) == {*keras_mhe.__all__, *packages}
     for name in dir(keras_mhe):
         getattr(keras_mhe, name)
 
 
-@pytest.mark.parametrize("name", ["analysis", "energies", "kernels", "models", "regularizers"])
+@pytest.mark.parametrize(
+    "name", ["analysis", "energies", "initializers", "kernels", "models", "regularizers"]
+)
 def test_subpackages_define_their_public_names(name):
     package = getattr(keras_mhe, name)
     assert package.__all__ == sorted(package.__all__, key=lambda x: (not x.isupper(), x))
