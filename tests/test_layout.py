@@ -104,8 +104,8 @@ def test_subclasses_do_not_use_private_attributes_of_keras_bases():
 
 
 def test_package_lists_exactly_its_public_names():
-    packages = {"analysis", "energies", "initializers", "kernels", "layers", "models", "plots"}
-    packages.add("regularizers")
+    packages = {"analysis", "energies", "initializers", "kernels", "layers"}
+    packages |= {"models", "plots", "regularizers"}
     assert set(dir(keras_mhe)) == {*keras_mhe.__all__, *packages}
     for name in dir(keras_mhe):
         getattr(keras_mhe, name)
