@@ -20,6 +20,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks import (
+    batches,
     cnn9,
     compilation,
     gpu,
@@ -80,6 +81,16 @@ def _projection_table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         shape, seconds = str(tuple(row["shape"])), f"{row['seconds']:.4g}"
         table.add_row(row["contender"], shape, seconds, row["against"], _ratio(row))
+    return table
+
+
+def _batch_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="Energies of a batch X, value and gradient: time / time of XXᵀ")
+    for column in ("points", "batch", "seconds", "ratio"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        shape = str(tuple(row["shape"]))
+        table.add_row(row["contender"], shape, f"{row['seconds']:.4g}", _ratio(row))
     return table
 
 
@@ -180,7 +191,7 @@ def main(
         "benchmarks/results"
     ),
 ) -> None:
-    """Measures energies, CoMHE, uniformity, memory, training steps, reports and compiling.
+    """Measures energies, CoMHE, uniformity, batches, memory, training steps, reports and compiling.
 
     KERAS_BACKEND selects the backend: tensorflow or jax. Run nothing else on the machine meanwhile.
     """
@@ -199,6 +210,7 @@ def main(
         "kernels": [],
         "projections": [],
         "uniformity": [],
+        "batches": [],
         "memory": [],
         "cnn9": [],
         "resnet50": [],
@@ -212,6 +224,8 @@ def main(
     console.print(_projection_table(results["projections"]))
     results["uniformity"] = uniformity.measure(quick)
     console.print(_uniformity_table(results["uniformity"]))
+    results["batches"] = batches.measure(quick)
+    console.print(_batch_table(results["batches"]))
     # The memory of the process does not include the memory of an accelerator.
     if not machine["accelerator"]:
         for contender, sizes in _MEMORY_SIZES.items():

@@ -42,8 +42,8 @@ def _predicate(regularizers: Any) -> Callable[[Any], bool]:
 
 def _number(value: Any, when: str) -> float:
     number = math.nan
-    # TensorFlow converts strings too.
-    if not isinstance(value, (str, bytes)):
+    # TensorFlow converts strings too, and some versions of JAX convert None to NaN with a warning.
+    if value is not None and not isinstance(value, (str, bytes)):
         with contextlib.suppress(TypeError, ValueError):
             number = float(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(value)))
     if not 0 <= number < math.inf:
