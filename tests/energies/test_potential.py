@@ -175,7 +175,10 @@ class TestNumbersOfNeuronsInTensors:
     @pytest.mark.parametrize(
         "options", SPECS, ids=lambda options: "-".join(map(str, options.values()))
     )
-    @pytest.mark.parametrize("dimension", [1, 2, 3, 64])
+    @pytest.mark.parametrize(
+        "dimension",
+        [3, *(pytest.param(dimension, marks=pytest.mark.slow) for dimension in (1, 2, 64))],
+    )
     def test_results_are_those_of_integers(self, options, dimension):
         spec = PotentialSpec(**options)
         cosines = np.linspace(-1, 1, 41, dtype="float32")

@@ -60,9 +60,10 @@ class TestLoss:
         layer(x, training=False)
         assert not layer.losses
 
-    @pytest.mark.parametrize("measure", [None, "squared", "log", "angle"])
-    @pytest.mark.parametrize("half_space", [False, True])
-    @pytest.mark.parametrize("n", [1, 7])
+    @pytest.mark.parametrize(
+        ("measure", "half_space", "n"),
+        [(None, False, 7), ("log", True, 7), ("angle", False, 7), ("squared", True, 1)],
+    )
     def test_separation_is_that_of_neurons_in_rows(self, measure, half_space, n):
         x, options = normals(7, 4)[:n], {"measure": measure, "half_space": half_space}
         layer, bare = Uniformity(MHS(3.0, **options)), MHS(3.0, neuron_axis=0, **options)
