@@ -168,8 +168,8 @@ def batch_energy(
     own pair). A point of norm zero has cosine 0 with all others and gradient 0.
 
     Batches of many sizes share compiled programs, because a batch is padded to the next of few
-    sizes. Value and gradient together take about 1.6 times (on PyTorch, 2 times) the time of
-    the matrix product of the features with themselves. Memory is proportional to the features.
+    sizes. Value and gradient together take 1.3 to 2 times the time of the matrix product of
+    the features with themselves. Memory is proportional to the features.
 
     In a training step on several devices of `tf.distribute`, or several processes of PyTorch, this
     is the energy of the part of the batch on each device. On JAX with `keras.distribution`, it is
