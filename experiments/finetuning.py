@@ -16,7 +16,7 @@ from keras_mhe import MHE, HalfSpaceMHE, energy_report, regularize
 CLASSES, FEATURES, PASSES = 5, 32, 20
 VARIANTS: dict[str, tuple[keras.Regularizer | None, keras.Regularizer | None]] = {
     "baseline": (None, None),
-    **{f"hidden {factor:g}": (HalfSpaceMHE(factor), None) for factor in (0.1, 1, 10, 100)},
+    **{f"hidden {factor:g}": (HalfSpaceMHE(factor), None) for factor in (0.1, 1, 10, 100, 1000)},
     "output 10": (None, MHE(10.0)),
 }
 
