@@ -62,23 +62,19 @@ def _class_means(rows: Tensor, labels: Tensor, counted: Tensor) -> tuple[Tensor,
     return sums / ops.maximum(sizes, 1.0)[:, None], sizes > 0
 
 
-def _check_shape(name: str, array: Tensor, expected: tuple[int | None, ...]) -> None:
-    shape = tuple(array.shape)
-    known = zip(shape, expected, strict=False)
-    if len(shape) != len(expected) or any(a != b for a, b in known if None not in (a, b)):
-        raise ValueError(
-            f"Argument `{name}` must hold one value for each point, with the shape {expected}. "
-            f"Received: {name}.shape={shape}"
-        )
-
-
 def _one_for_each_point(name: str, values: Any, features: Tensor) -> Tensor:
     """Labels or a mask as a vector."""
     values = ops.convert_to_tensor(values)
     expected = tuple(features.shape[:-1])
     if len(values.shape) == len(expected) + 1 and values.shape[-1] == 1:
         values = ops.squeeze(values, axis=-1)
-    _check_shape(name, values, expected)
+    shape = tuple(values.shape)
+    known = zip(shape, expected, strict=False)
+    if len(shape) != len(expected) or any(a != b for a, b in known if None not in (a, b)):
+        raise ValueError(
+            f"Argument `{name}` must hold one value for each point, with the shape {expected}. "
+            f"Received: {name}.shape={shape}"
+        )
     return ops.reshape(values, (-1,))
 
 
@@ -189,7 +185,7 @@ def batch_energy(
         softening: distance below which the potential is continued linearly, as in
             `hyperspherical_energy`. `"auto"` depends on the number of points (of classes, with
             labels) that count.
-        t: width of the Gaussian, at most 15. None means 2. Other distances have none.
+        t: rate of the Gaussian, at most 15. None means 2. Other distances have none.
 
     Returns:
         Scalar tensor, without unit.

@@ -183,9 +183,9 @@ class FactorSchedule(keras.callbacks.Callback):
             variable.assign(number)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        # A model may use other optimizers than its own.
-        self._before = trained_batches(self.model) or self._next
         if self._by_steps:
+            # A model may use other optimizers than its own.
+            self._before = trained_batches(self.model) or self._next
             return
         for own in self._variables:
             value = self.schedule(epoch) if own is None else self.schedule(epoch, own)
