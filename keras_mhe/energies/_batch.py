@@ -7,9 +7,7 @@ from keras import ops
 
 from keras_mhe._backend import has_compiler, outside_torch_graphs
 from keras_mhe._typing import Tensor
-from keras_mhe.energies._neurons import tangent_part, unit_neurons
-from keras_mhe.energies._pair_sums import pair_sums
-from keras_mhe.energies._pairs import mean_over_points
+from keras_mhe.energies._pairs import value_and_tangent
 from keras_mhe.energies._potential import Potential, PotentialSpec
 from keras_mhe.energies._programs import EnergyProgram
 
@@ -34,11 +32,7 @@ def _padding(size: Any) -> Any:
 def _value_and_tangent(
     points: Tensor, n: Tensor, potential: Potential
 ) -> tuple[Tensor, Tensor, Tensor]:
-    unit, reciprocal = unit_neurons(points, n)
-    sums, gradient = pair_sums(unit, potential, n)
-    count = ops.cast(n, points.dtype)
-    value, weight = mean_over_points(sums, count * (count - 1.0), n, potential)
-    return value, 2.0 * weight * tangent_part(unit, gradient), reciprocal
+    return value_and_tangent(points, potential, n)
 
 
 def _first_points(rows: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:

@@ -76,7 +76,9 @@ def mean_over_points(
     return energy, weight * rate
 
 
-def value_and_tangent(matrix: Tensor, potential: Potential) -> tuple[Tensor, Tensor, Tensor]:
+def value_and_tangent(
+    matrix: Tensor, potential: Potential, n: Any = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """The energy of a matrix of neurons, and the two factors of its gradient.
 
     `G_i = r_i (I - u_i u_i^T) sum_j D_ij u_j`, with the unit neurons `u_i`, their reciprocal norms
@@ -86,19 +88,23 @@ def value_and_tangent(matrix: Tensor, potential: Potential) -> tuple[Tensor, Ten
 
     Args:
         matrix: tensor of shape `(d, N)` or `(groups, d, N)`.
-        potential: energy of a pair.
+        potential: energy of a pair. With n, its mean must not underflow.
+        n: number of neurons, a scalar tensor, if further columns are zero and no neurons.
 
     Returns:
         A scalar, the mean over groups; a tensor shaped like `matrix`, the gradient without `r_i`;
         and the reciprocal norms `r_i`.
     """
-    *batch, _, n = matrix.shape
-    unit, reciprocal = unit_neurons(matrix)
-    is_pair = functools.partial(off_diagonal_mask, n)
-    potential = relative_to_closest(potential, unit, unit, is_pair)
-    sums, direction_gradient = pair_sums(unit, potential)
-    pairs = math.prod(batch) * n * (n - 1)
-    value, weight = mean_over_points(sums, pairs, n, potential)
+    *batch, _, columns = matrix.shape
+    unit, reciprocal = unit_neurons(matrix, n)
+    if n is None:
+        is_pair = functools.partial(off_diagonal_mask, columns)
+        potential = relative_to_closest(potential, unit, unit, is_pair)
+    sums, direction_gradient = pair_sums(unit, potential, n)
+    # As a float, because the product may exceed the largest integer of 32 bits.
+    count = columns if n is None else ops.cast(n, matrix.dtype)
+    pairs = math.prod(batch) * count * (count - 1)
+    value, weight = mean_over_points(sums, pairs, count, potential)
     return value, 2.0 * weight * tangent_part(unit, direction_gradient), reciprocal
 
 
