@@ -49,7 +49,7 @@ def measure(quick: bool) -> list[dict[str, Any]]:
         times, _ = interleaved_times(
             {
                 "step": lambda m=model, x=images, y=labels: m.train_on_batch(x, y),
-                "report": lambda m=model: energy_report(m).summary["energy_position"],
+                "report": lambda m=model: energy_report(m).summary["position_mean"],
             },
             rounds=3 if quick else rounds,
             min_seconds=0.02 if quick else 0.3,

@@ -67,7 +67,7 @@ def run(config: Config, source: str) -> Outcome:
             "old task %": _accuracy(features, old_head, old),
             "mean turn °": drift.summary["turned_mean"],
             "old task before %": before_accuracy,
-            "mean position": drift.summary["energy_position"],
+            "mean position": drift.summary["position_mean"],
             "change of position": drift.summary["position_change"],
         }
     )

@@ -146,7 +146,7 @@ def monitored(engine, every):
         model = compiled(regularize(network()).model)
     options = {"batch_size": 32, "epochs": 2, "shuffle": False, "verbose": 0}
     logs = model.fit(x, y, callbacks=[monitor], **options).history
-    assert len(logs["energy_position"]) == 2
+    assert len(logs["position_mean"]) == 2
     return monitor
 
 for every, steps in (("epoch", [0, 20, 40]), (16, [0, 16, 20, 32, 40])):

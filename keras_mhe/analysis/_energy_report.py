@@ -51,10 +51,10 @@ def energy_report(
 ) -> Report:
     """Reports how well the neurons of every kernel of a model are spread.
 
-    `position = (energy - bound) / (uniform - bound)`: 0 is the best possible, 1 is random, above 1
-    the neurons are clustered. `bound` and `uniform` are `keras_mhe.reference.lower_bound` and
-    `uniform_energy` for the same number of neurons and coordinates. The report also contains the
-    angles from neurons to the nearest other ones, and the numbers of neurons that are zero,
+    `position = (energy - lower_bound) / (uniform_energy - lower_bound)`: 0 is the best possible, 1
+    is random, above 1 the neurons are clustered. `lower_bound` and `uniform_energy` are those of
+    `keras_mhe.reference`, for the same number of neurons and coordinates. The report also contains
+    the angles from neurons to the nearest other ones, and the numbers of neurons that are zero,
     duplicate or not finite. The model does not change, and it needs no regularizer.
 
     All pairs of neurons are computed exactly, on the host and in float64, in memory proportional to

@@ -87,8 +87,8 @@ def kernel_report(named: NamedKernel, role: str, spec: PotentialSpec) -> KernelR
         neurons=n,
         half_space=spec.half_space,
         energy=statistics.energy,
-        bound=lower_bound(n, d, **options),
-        uniform=uniform_energy(n, d, **options),
+        lower_bound=lower_bound(n, d, **options),
+        uniform_energy=uniform_energy(n, d, **options),
         # A kernel of zeros would have the lowest energy of all.
         position=position(statistics.energy, n, d, **options) if directed and finite else None,
         nearest_angle_min=float(np.min(angles)) if directed else None,

@@ -49,15 +49,16 @@ def _tags(names: Iterable[str]) -> list[str]:
 class EnergyMonitor(keras.callbacks.Callback):
     """Records energies and angles of a model's neurons during training.
 
-    `position = (energy - bound) / (uniform - bound)`: 0 is the best possible, 1 is random. A record
-    contains the numbers of `energy_report` for every kernel: position, energy, angles between
-    neurons and faulty neurons.
+    `position = (energy - lower_bound) / (uniform_energy - lower_bound)`: 0 is the best possible, 1
+    is random. A record contains the numbers of `energy_report` for every kernel: position, energy,
+    angles between neurons and faulty neurons.
 
-    The callback also adds four numbers to `logs`: `energy_position`, the mean over the kernels;
-    `worst_energy_position`, the largest position; `smallest_angle` in degrees; `faulty_neurons`,
-    the number of neurons that are zero, duplicate or not finite. `History`, CSVLogger, TensorBoard,
-    EarlyStopping and other callbacks can use them if they come after this one in the list.
-    For EarlyStopping, set `mode="min"`, or `mode="max"` for the angle.
+    The callback also adds four numbers to `logs`: `position_mean`, the mean over the kernels;
+    `position_max`, the largest position; `nearest_angle_min`, the smallest angle between two
+    neurons of a kernel in degrees; `faulty_neurons`, the number of neurons that are zero, duplicate
+    or not finite. `History`, CSVLogger, TensorBoard, EarlyStopping and other callbacks can use them
+    if they come after this one in the list. For EarlyStopping, set `mode="min"`, or `mode="max"`
+    for the angle.
 
     The model needs no regularizer. A report is computed on the host, whatever device trains the
     model. Without layers of many neurons, it takes less time than a training step: one report per
@@ -105,7 +106,7 @@ class EnergyMonitor(keras.callbacks.Callback):
         >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[monitor])
         >>> [record["epoch"] for record in monitor.history]
         [0, 1, 2]
-        >>> len(history.history["energy_position"])
+        >>> len(history.history["position_mean"])
         2
     """
 
@@ -212,7 +213,7 @@ class EnergyMonitor(keras.callbacks.Callback):
         for tag, row in zip(_tags(row.name for row in report.rows), report.rows, strict=True):
             scalars[f"energy/{tag}"] = row.energy
             scalars[f"position/{tag}"] = row.position
-            scalars[f"smallest_angle/{tag}"] = row.nearest_angle_min
+            scalars[f"nearest_angle_min/{tag}"] = row.nearest_angle_min
             angles = row.nearest_angles[np.isfinite(row.nearest_angles)]
             if len(angles):
                 self._writer.add_histogram(f"nearest_angle/{tag}", angles, step)

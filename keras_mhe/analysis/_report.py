@@ -28,8 +28,8 @@ class KernelReport(NamedTuple):
         half_space: whether the mirror image of a neuron counts as that neuron.
         energy: the mean energy of a pair, as in `hyperspherical_energy`; NaN if a neuron is not
             finite.
-        bound: a lower bound of the energy of any set of neurons; None if no bound is known.
-        uniform: the expected energy of random neurons.
+        lower_bound: a lower bound of the energy of any set of neurons; None if no bound is known.
+        uniform_energy: the expected energy of random neurons.
         position: 0 if the energy is the bound, 1 if it is that of random neurons. None if there is
             no bound, no energy or no neuron with a direction. A zero neuron counts as orthogonal
             to all others, as in training: many of them lower the position.
@@ -52,8 +52,8 @@ class KernelReport(NamedTuple):
     neurons: int
     half_space: bool
     energy: float
-    bound: float | None
-    uniform: float
+    lower_bound: float | None
+    uniform_energy: float
     position: float | None
     nearest_angle_min: float | None
     nearest_angle_mean: float | None
@@ -121,18 +121,18 @@ class Report:
     def summary(self) -> dict[str, float]:
         """The main numbers, which `EnergyMonitor` also adds to `logs`.
 
-        `energy_position`: mean position of the kernels that have one. `worst_energy_position`:
-        the largest position. `smallest_angle`: the smallest angle in degrees between two neurons
-        of a kernel. `faulty_neurons`: number of neurons that are zero, duplicate or not finite. A
+        `position_mean`: mean position of the kernels that have one. `position_max`: the largest
+        position. `nearest_angle_min`: the smallest angle in degrees between two neurons of a
+        kernel. `faulty_neurons`: number of neurons that are zero, duplicate or not finite. A
         number is NaN if no kernel has it.
         """
         positions = [row.position for row in self.rows if row.position is not None]
         angles = [row.nearest_angle_min for row in self.rows if row.nearest_angle_min is not None]
         faulty = sum(row.zero + row.duplicate + row.non_finite for row in self.rows)
         return {
-            "energy_position": float(np.mean(positions)) if positions else math.nan,
-            "worst_energy_position": max(positions, default=math.nan),
-            "smallest_angle": min(angles, default=math.nan),
+            "position_mean": float(np.mean(positions)) if positions else math.nan,
+            "position_max": max(positions, default=math.nan),
+            "nearest_angle_min": min(angles, default=math.nan),
             "faulty_neurons": float(faulty),
         }
 

@@ -73,7 +73,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def _check_positions(report: "Report", limit: float) -> None:
     """Exits with status 1 if a kernel is above a position, all zero or not finite."""
-    unknown = [row.name for row in report.rows if row.bound is None]
+    unknown = [row.name for row in report.rows if row.lower_bound is None]
     if unknown:
         _say(f"no position is known for {', '.join(unknown)}.")
     failed = [

@@ -109,7 +109,7 @@ def measure(model: keras.Sequential, split: Split, s: float) -> dict[str, float]
     return {
         "balanced accuracy %": 100 * float(recall.mean()),
         f"{RAREST} rarest classes %": 100 * float(recall[-RAREST:].mean()),
-        "smallest angle °": report.summary["smallest_angle"],
+        "smallest angle °": report.summary["nearest_angle_min"],
         f"energy (s={s:g})": report.rows[0].energy,
     }
 

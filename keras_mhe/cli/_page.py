@@ -85,9 +85,9 @@ def render_html(report: Report, name: str) -> str:
     """
     summary = report.summary
     tiles = [
-        (_number(summary["energy_position"], 2), "mean position: 0 best possible, 1 random"),
-        (_number(summary["worst_energy_position"], 2), "worst position"),
-        (_number(summary["smallest_angle"], 1) + "°", "smallest angle between two neurons"),
+        (_number(summary["position_mean"], 2), "mean position: 0 best possible, 1 random"),
+        (_number(summary["position_max"], 2), "worst position"),
+        (_number(summary["nearest_angle_min"], 1) + "°", "smallest angle between two neurons"),
         (f"{summary['faulty_neurons']:.0f}", "neurons that are zero, duplicate or not finite"),
     ]
     drift = report if isinstance(report, DriftReport) else None

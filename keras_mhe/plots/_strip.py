@@ -46,9 +46,9 @@ def colors_of_positions(report: Report) -> list[str]:
 def heat_strip(report: Report, *, ax: "Axes | None" = None) -> "Axes":
     """Draws the position of every kernel of a report as a strip of colors.
 
-    `position = (energy - bound) / (uniform - bound)`. Violet is better than random, white is
-    random, orange is clustered, gray is unknown. A cross marks a kernel with neurons that are zero,
-    duplicate or not finite. The first kernel is on the left.
+    `position = (energy - lower_bound) / (uniform_energy - lower_bound)`. Violet is better than
+    random, white is random, orange is clustered, gray is unknown. A cross marks a kernel with
+    neurons that are zero, duplicate or not finite. The first kernel is on the left.
 
     Args:
         report: a report of `energy_report`.

@@ -84,8 +84,8 @@ def neuron_turns(
     """Draws how far the neurons of each kernel turned, and the change of its position.
 
     The turn of a neuron is the angle between its directions before and after. Beside it are the
-    positions before and after, `(energy - bound) / (uniform - bound)`. The first kernel is at the
-    top.
+    positions before and after, `(energy - lower_bound) / (uniform_energy - lower_bound)`. The first
+    kernel is at the top.
 
     Args:
         report: a report of `energy_report(model, against=...)`.

@@ -70,7 +70,7 @@ def test_numbers_convert_to_json_and_pandas(drift, tmp_path):
 def test_summary_has_the_numbers_of_the_report_and_of_the_changes(drift):
     summary = drift.summary
     positions = [row.position for row in drift.rows if row.position is not None]
-    assert summary["energy_position"] == pytest.approx(np.mean(positions))
+    assert summary["position_mean"] == pytest.approx(np.mean(positions))
     moves = [drift.changes[i].change("position") for i in (0, 2)]
     assert summary["position_change"] == pytest.approx(np.mean(moves))
     assert summary["turned_mean"] == np.mean([each.turned_mean for each in drift.changes])

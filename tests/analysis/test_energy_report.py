@@ -58,7 +58,7 @@ def test_values_match_the_energy_and_reference_functions(distance, half_space):
     assert row.energy == pytest.approx(energy, rel=1e-5)
     uniform = reference.uniform_energy(6, 18, 1, softening="auto", **options)
     bound = reference.lower_bound(6, 18, 1, **options)
-    assert (row.uniform, row.bound) == (uniform, bound)
+    assert (row.uniform_energy, row.lower_bound) == (uniform, bound)
     assert row.position == pytest.approx((row.energy - bound) / (uniform - bound))
     assert row.nearest_angle_min <= row.nearest_angle_mean <= row.nearest_angle_max
     assert len(row.nearest_angles) == 12
@@ -223,4 +223,4 @@ def test_code_of_the_seeing_page_runs_and_gives_the_stated_results(capsys):
     assert all(each.turned_mean > 0 for each in names["drift"].changes)
     regularized, plain = (names[n] for n in ("regularized", "plain"))
     without_mhe, with_mhe = (energy_report(model).summary for model in (plain, regularized))
-    assert with_mhe["energy_position"] < without_mhe["energy_position"]
+    assert with_mhe["position_mean"] < without_mhe["position_mean"]

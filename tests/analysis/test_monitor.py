@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from keras_mhe import EnergyMonitor, energy_report
 
-SUMMARY_NAMES = ["energy_position", "worst_energy_position", "smallest_angle", "faulty_neurons"]
+SUMMARY_NAMES = ["position_mean", "position_max", "nearest_angle_min", "faulty_neurons"]
 
 
 class StepReports(keras.callbacks.Callback):
@@ -63,7 +63,7 @@ def test_initial_weights_and_each_epoch_are_recorded():
     _, history = train_model(monitor, reference)
     assert [(r["epoch"], r["step"]) for r in monitor.history] == [(0, 0), (1, 5), (2, 10), (3, 15)]
     assert positions(monitor) == [reference.positions[step] for step in (0, 5, 10, 15)]
-    assert history.history["energy_position"] == [
+    assert history.history["position_mean"] == [
         pytest.approx(np.mean(reference.positions[step])) for step in (5, 10, 15)
     ]
 
@@ -77,7 +77,7 @@ def test_integer_every_records_steps_and_ends_of_epochs():
     assert positions(monitor) == [reference.positions[step] for step in steps]
     assert len({str(row) for row in positions(monitor)}) == 7
     # The logs have the values at the end of each epoch.
-    assert history.history["energy_position"] == [
+    assert history.history["position_mean"] == [
         pytest.approx(np.mean(reference.positions[step])) for step in (5, 10, 15)
     ]
 
@@ -127,7 +127,7 @@ def test_monitor_continues_in_a_second_fit():
 
 
 def test_other_callbacks_receive_the_summary(tmp_path):
-    stopping = keras.callbacks.EarlyStopping("smallest_angle", mode="max", min_delta=1e3)
+    stopping = keras.callbacks.EarlyStopping("nearest_angle_min", mode="max", min_delta=1e3)
     path = tmp_path / "log.csv"
     _, history = train_model(EnergyMonitor(), keras.callbacks.CSVLogger(path), stopping, epochs=9)
     assert len(history.epoch) == 2
@@ -164,7 +164,9 @@ def test_event_files_hold_positions_energies_and_angles(tmp_path, every):
     found = events.Scalars("position/hidden")
     assert [event.step for event in found] == [0, 5, 10, 15, 20]
     assert [event.value for event in found] == pytest.approx(expected)
-    assert {*SUMMARY_NAMES, "energy/head", "smallest_angle/head"} <= set(events.Tags()["scalars"])
+    assert {*SUMMARY_NAMES, "energy/head", "nearest_angle_min/head"} <= set(
+        events.Tags()["scalars"]
+    )
     angles = events.Histograms("nearest_angle/hidden")[-1].histogram_value
     assert angles.num == 8
     assert angles.min == pytest.approx(monitor.history[-1]["rows"][0]["nearest_angle_min"])

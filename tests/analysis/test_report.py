@@ -77,18 +77,18 @@ def test_remarks_of_several_lines_are_indented(monkeypatch):
 def test_summary_covers_all_kernels():
     report = energy_report(network())
     positions = [row.position for row in report.rows]
-    assert report.summary["energy_position"] == pytest.approx(np.mean(positions))
-    assert report.summary["worst_energy_position"] == max(positions)
-    assert report.summary["smallest_angle"] == min(row.nearest_angle_min for row in report.rows)
+    assert report.summary["position_mean"] == pytest.approx(np.mean(positions))
+    assert report.summary["position_max"] == max(positions)
+    assert report.summary["nearest_angle_min"] == min(row.nearest_angle_min for row in report.rows)
 
 
 def test_missing_lower_bound_gives_no_position_and_an_explanation():
     model = keras.Sequential([keras.Input((8,)), layers.Dense(4, name="dense")])
     report = energy_report(model, 0, distance="angular", half_space=False)
     assert report.rows[0].position is None
-    assert math.isnan(report.summary["energy_position"])
+    assert math.isnan(report.summary["position_mean"])
     assert "or no lower bound is known" in " ".join(repr(report).split())
-    assert report.to_dict()["summary"]["energy_position"] is None
+    assert report.to_dict()["summary"]["position_mean"] is None
 
 
 def test_printed_table_fits_80_columns(monkeypatch):

@@ -93,7 +93,7 @@ def test_page_has_all_values_of_the_report():
     for row in content.rows:
         assert row.name in parsed.cells
         assert f"{row.nearest_angle_min:.1f}" in parsed.cells
-        assert f"{row.uniform:.5f}" in parsed.cells
+        assert f"{row.uniform_energy:.5f}" in parsed.cells
     assert f"{content.rows[0].position:.3f}" in parsed.cells
     assert "1 zero, 1 not finite" in parsed.cells
     assert "Neurons of model.keras" in parsed.cells
