@@ -43,7 +43,7 @@ def transformer_energy(model):
     attention, grouped = get("attention"), get("grouped")
     into = {"neuron_axis": (1, 2), **HALF}
     out = {"neuron_axis": 2, **HALF}
-    values = [energy_value(get("tokens").embeddings, neuron_axis=0, **HALF)]
+    values = [energy_value(get("tokens").embeddings, neuron_axis=0)]
     for projection in (attention.query_dense, attention.key_dense, attention.value_dense):
         values.append(energy_value(projection.kernel, **into))
     values.append(energy_value(attention.output_dense.kernel, **out))

@@ -1,6 +1,10 @@
 """Compares the kernels of a model with those of an earlier model or report."""
 
+import dataclasses
+import difflib
 import inspect
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +18,15 @@ from keras_mhe.analysis._measure import (
     named_kernels,
     reason_to_leave_out,
 )
+from keras_mhe.analysis._measurement import Measurement, measurement_of
 from keras_mhe.analysis._neuron_statistics import neuron_turns
 from keras_mhe.analysis._report import KernelReport, Report
 from keras_mhe.energies._potential import PotentialSpec
-from keras_mhe.kernels._model import check_model, find_kernels
+from keras_mhe.kernels._model import ModelKernel, check_model, find_kernels
 from keras_mhe.kernels._named_axes import NamedAxes, with_named_axes
+
+# The arguments that define a potential.
+_POTENTIAL = [field.name for field in dataclasses.fields(PotentialSpec)]
 
 
 class _Candidate(NamedTuple):
@@ -53,70 +61,94 @@ def _candidates_of_report(report: Report) -> list[_Candidate]:
     ]
 
 
-def _matches(now: list[_Candidate], earlier: list[_Candidate]) -> tuple[dict[str, _Candidate], str]:
-    """The counterpart of each kernel by its label, and a note if names did not decide.
+def _aligned(
+    now: list[_Candidate], earlier: list[_Candidate], key: Callable[[_Candidate], Any]
+) -> Iterator[tuple[_Candidate, _Candidate]]:
+    """Pairs of kernels with equal keys, in the same order."""
+    keys = [list(map(key, side)) for side in (now, earlier)]
+    matcher = difflib.SequenceMatcher(None, keys[0], keys[1], autojunk=False)
+    for block in matcher.get_matching_blocks():
+        for i in range(block.size):
+            yield now[block.a + i], earlier[block.b + i]
 
-    Names decide, unless they differ while number, sizes and order of all kernels are equal: Keras
-    numbers the names of layers in one process, so two models of one function differ in names.
+
+def _sizes(candidate: _Candidate) -> Any:
+    return candidate.kernel, candidate.sizes
+
+
+def _sizes_and_stem(candidate: _Candidate) -> Any:
+    """The sizes, and the names without the numbers that Keras appends to them."""
+    stem = [re.sub(r"_\d+$", "", part) for part in candidate.layer.split("/")]
+    return *_sizes(candidate), *stem
+
+
+def _pairs(now: list[_Candidate], earlier: list[_Candidate]) -> list[tuple[_Candidate, _Candidate]]:
+    """Each kernel with its counterpart.
+
+    Names decide if both models have the same ones. Otherwise, all kernels are matched by their
+    order if their sizes agree: Keras numbers the names of layers in one process, so two models of
+    one function differ in names. If they do not agree, equal names are matched first, and then
+    names that differ only in their numbers, in their order.
     """
-    ours, theirs = ([each.label for each in side] for side in (now, earlier))
-    order = [[(each.kernel, each.sizes) for each in side] for side in (now, earlier)]
-    if set(ours) != set(theirs) and order[0] == order[1]:
-        renamed = [(a, b) for a, b in zip(now, earlier, strict=True) if a.label != b.label]
-        note = (
-            "Names of layers differ, so kernels were matched by their order: "
-            f"{renamed[0][0].layer} was {renamed[0][1].layer}"
-            + (f", and {len(renamed) - 1} more." if renamed[1:] else ".")
-        )
-        return dict(zip(ours, earlier, strict=True)), note
-    known = dict(zip(theirs, earlier, strict=True))
-    return {label: known[label] for label in ours if label in known}, ""
+    named = {each.label: each for each in earlier}
+    if {each.label for each in now} == named.keys():
+        return [(each, named[each.label]) for each in now]
+    pairs = list(_aligned(now, earlier, _sizes))
+    if len(pairs) == len(now) == len(earlier):
+        return pairs
+    same = [each for each in now if each.label in named and each.sizes == named[each.label].sizes]
+    taken = {each.label for each in same}
+    rest = [[each for each in side if each.label not in taken] for side in (now, earlier)]
+    by_order = list(_aligned(rest[0], rest[1], _sizes_and_stem))
+    matched = {each.label for pair in by_order for each in pair}
+    # Of different sizes: the report says so.
+    left = [each for each in rest[0] if each.label in named and each.label not in matched]
+    return by_order + [(each, named[each.label]) for each in same + left]
 
 
-def _compare_kernels(
-    row: KernelReport, now: _Candidate, before: _Candidate, after: Report
-) -> KernelChange | str:
+def _note_on_names(pairs: list[tuple[_Candidate, _Candidate]]) -> str:
+    """A sentence if names did not decide about all pairs, or ""."""
+    renamed = [(mine, theirs) for mine, theirs in pairs if mine.label != theirs.label]
+    if not renamed:
+        return ""
+    more = f", and {len(renamed) - 1} more." if renamed[1:] else "."
+    return (
+        "Names of layers differ, so kernels were matched by their order: "
+        f"{renamed[0][0].layer} was {renamed[0][1].layer}{more}"
+    )
+
+
+def _compare_kernels(row: KernelReport, now: _Candidate, before: _Candidate) -> KernelChange | str:
     """The change of a kernel, or the reason why it cannot be compared."""
-    ours: NamedKernel = now.source
+    ours: ModelKernel = measurement_of(now.source.found, row.role, {}).found
     theirs: NamedKernel = before.source
-    if ours.found.axes_named:
-        own = ours.found.kernel
-        kernel = theirs.found.kernel._replace(neuron_axis=own.neuron_axis, groups=own.groups)
-        theirs = theirs._replace(found=theirs.found._replace(kernel=kernel))
-        before = before._replace(sizes=(kernel.shape, kernel.neuron_axis, kernel.groups))
-    reason = reason_to_leave_out(theirs.found.kernel, requested=True)
+    found = theirs.found
+    if ours.axes_named:
+        axes, groups = ours.kernel.neuron_axis, ours.kernel.groups
+        found = found._replace(kernel=found.kernel._replace(neuron_axis=axes, groups=groups))
+    reason = reason_to_leave_out(found.kernel, requested=True)
     if reason is not None:
         return f"before: {reason}"
-    if now.sizes != before.sizes:
-        if now.sizes[0] != before.sizes[0]:
-            return f"shape {before.sizes[0]} before and {now.sizes[0]} after"
+    if ours.kernel.shape != found.kernel.shape:
+        return f"shape {found.kernel.shape} before and {ours.kernel.shape} after"
+    if ours.kernel[2:4] != found.kernel[2:4]:
         return "other axes or groups of neurons before"
-    # In the same space, even if the kernel was in the output layer before and is hidden now.
-    spec = PotentialSpec(after.s, after.distance, row.half_space, after.softening)
-    arrays = [kernel_array(named.found.kernel) for named in (theirs, ours)]
-    return KernelChange(kernel_report(theirs, row.role, spec), row, neuron_turns(*arrays))
+    # With the same potential, even if the kernel was in the output layer before and is hidden now.
+    spec = PotentialSpec(**{name: getattr(row, name) for name in _POTENTIAL})
+    earlier = kernel_report(theirs.layer, row.role, Measurement(found, spec, row.regularizer))
+    turns = neuron_turns(kernel_array(found.kernel), kernel_array(ours.kernel))
+    return KernelChange(earlier, row, turns)
 
 
 def _compare_rows(row: KernelReport, before: _Candidate) -> KernelChange | str:
     """The change of a row of a report, or the reason why it cannot be compared."""
     earlier: KernelReport = before.source
-    for name in ("groups", "dimension", "neurons"):
+    for name in ("groups", "dimension", "neurons", *_POTENTIAL):
         if getattr(row, name) != getattr(earlier, name):
+            if name == "half_space":
+                return f"{earlier.space} space before and {row.space} space after"
             return f"{name} {getattr(earlier, name)} before and {getattr(row, name)} after"
-    if row.half_space != earlier.half_space:
-        spaces = ("half", "full") if earlier.half_space else ("full", "half")
-        return f"{spaces[0]} space before and {spaces[1]} space after"
     return KernelChange(earlier, row, None)
-
-
-def _check_same_energies(after: Report, before: Report) -> None:
-    for name in ("s", "distance", "softening"):
-        ours, theirs = getattr(after, name), getattr(before, name)
-        if ours != theirs:
-            raise ValueError(
-                f"A report in argument `against` must have the same `{name}`, here {ours!r}. "
-                f"Received: against.{name}={theirs!r}"
-            )
 
 
 def earlier_model(against: Any) -> keras.Model | Report:
@@ -157,11 +189,11 @@ def drift_report_of(
         all_kernels: whether to list the kernels that only the earlier model has.
     """
     if isinstance(before, Report):
-        _check_same_energies(after, before)
         now, earlier = _candidates_of_report(after), _candidates_of_report(before)
     else:
         now, earlier = _candidates_of_model(model, axes), _candidates_of_model(before)
-    matches, note = _matches(now, earlier)
+    pairs = _pairs(now, earlier)
+    matches = {mine.label: theirs for mine, theirs in pairs}
     known = {each.label: each for each in now}
 
     def compare(row: KernelReport, label: str) -> KernelChange | str:
@@ -169,7 +201,7 @@ def drift_report_of(
             return "only after"
         if isinstance(before, Report):
             return _compare_rows(row, matches[label])
-        return _compare_kernels(row, known[label], matches[label], after)
+        return _compare_kernels(row, known[label], matches[label])
 
     changes: list[KernelChange] = []
     unmatched: dict[str, str] = {}
@@ -189,4 +221,4 @@ def drift_report_of(
             f"No kernel of the model can be compared ({reasons}). "
             f"Received: against={type(before).__name__}"
         )
-    return DriftReport(after, changes, unmatched, note)
+    return DriftReport(after, changes, unmatched, _note_on_names(pairs))

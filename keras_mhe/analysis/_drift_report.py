@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_mhe._text_tables import format_table, names_by_reason, short_name
-from keras_mhe.analysis._report import KernelReport, Report, number_text
+from keras_mhe.analysis._report import KernelReport, Report, number_text, space_text
 
 # Numbers of a kernel whose change is computed, and numbers that are only listed.
 _COMPARED = ("energy", "position", "nearest_angle_min", "nearest_angle_mean", "nearest_angle_max")
@@ -101,17 +101,14 @@ class DriftReport(Report):
         changes: list of `KernelChange`, one for each kernel that both models have.
         unmatched: dict of the kernels that were not compared: the reason for each name.
         left_out: dict of the weights that were left out of `rows`: the reason for each name.
-        s: power of the potential.
-        distance: the distance in the potential, `"euclidean"` or `"angular"`.
         note: a further remark, or "". It says so if kernels were matched by their order.
-        softening: the softening of the potential, as in `energy_report`.
     """
 
     def __init__(
         self, after: Report, changes: list[KernelChange], unmatched: dict[str, str], note: str = ""
     ) -> None:
         note = " ".join(filter(None, [after.note, note]))
-        super().__init__(after.rows, after.left_out, after.s, after.distance, note, after.softening)
+        super().__init__(after.rows, after.left_out, note)
         self.changes, self.unmatched = changes, unmatched
 
     @property
@@ -136,6 +133,15 @@ class DriftReport(Report):
         return [each.to_dict() for each in self.changes]
 
     @property
+    def _meaning(self) -> str:
+        unknown = all(each.turns is None for each in self.changes)
+        return (
+            "Before → after. Nearest angle: from a neuron to the nearest other one. Turned: the "
+            "angle between the directions of a neuron before and after."
+            + (" It is unknown, because a report holds no neurons." if unknown else "")
+        )
+
+    @property
     def remarks(self) -> list[str]:
         """Sentences on faults before and after, and on kernels that were not compared."""
         faults = [
@@ -156,24 +162,16 @@ class DriftReport(Report):
                 for each in self.changes
             ]
 
+        def faulty(each: KernelChange) -> bool:
+            return bool(each.before.faults or each.after.faults)
+
         columns = {
             "kernel": [each.name for each in self.changes],
-            "": [
-                each.after.space + ("!" if each.before.faults or each.after.faults else "")
-                for each in self.changes
-            ],
+            "space": [space_text(each.after, faulty=faulty(each)) for each in self.changes],
             "neurons": [each.after.counts for each in self.changes],
-            "energy": pairs("energy", 4),
+            "nearest\nangle min°": pairs("nearest_angle_min", 1),
             "position": pairs("position", 2),
-            "min°": pairs("nearest_angle_min", 1),
-            "turn°": [number_text(each.turned_mean, 1) for each in self.changes],
-            "most°": [number_text(each.turned_max, 1) for each in self.changes],
+            "turned\nmean°": [number_text(each.turned_mean, 1) for each in self.changes],
+            "turned\nmax°": [number_text(each.turned_max, 1) for each in self.changes],
         }
-        title = (
-            f"{self.title} Before → after, with the smallest angle between two neurons in half "
-            "space (hs) or full space (fs), and the mean and largest turn: the angle between the "
-            "directions of a neuron before and after."
-        )
-        if all(each.turns is None for each in self.changes):
-            title += " Turns are unknown, because a report holds no neurons."
-        return format_table(title, columns, list(columns)[2:], *self.remarks)
+        return format_table(self.title, columns, list(columns)[2:], *self.remarks)

@@ -17,11 +17,12 @@ from keras_mhe.kernels._outputs import output_layers
 @overload
 def energy_report(
     model: keras.Model,
-    s: float = 2.0,
+    s: float | None = None,
     *,
-    distance: str = "euclidean",
+    distance: str | None = None,
+    t: float | None = None,
     half_space: bool | None = None,
-    softening: float | str = "auto",
+    softening: float | str | None = None,
     where: LayerFilter = None,
     axes: NamedAxes = None,
     against: None = None,
@@ -29,22 +30,24 @@ def energy_report(
 @overload
 def energy_report(
     model: keras.Model,
-    s: float = 2.0,
+    s: float | None = None,
     *,
-    distance: str = "euclidean",
+    distance: str | None = None,
+    t: float | None = None,
     half_space: bool | None = None,
-    softening: float | str = "auto",
+    softening: float | str | None = None,
     where: LayerFilter = None,
     axes: NamedAxes = None,
     against: keras.Model | Report | str | Path,
 ) -> DriftReport: ...
 def energy_report(
     model: keras.Model,
-    s: float = 2.0,
+    s: float | None = None,
     *,
-    distance: str = "euclidean",
+    distance: str | None = None,
+    t: float | None = None,
     half_space: bool | None = None,
-    softening: float | str = "auto",
+    softening: float | str | None = None,
     where: LayerFilter = None,
     axes: NamedAxes = None,
     against: keras.Model | Report | str | Path | None = None,
@@ -57,29 +60,39 @@ def energy_report(
     the angles from neurons to the nearest other ones, and the numbers of neurons that are zero,
     duplicate or not finite. The model does not change, and it needs no regularizer.
 
+    A kernel that has an energy of this package is measured as this energy says: its neurons, its
+    space and its potential, without projections. It does not matter whether the energy is bare, in
+    a sum, in a wrapper, or from `regularize`. All other kernels are measured by their role, with
+    the axes and groups of their layer. `row.regularizer` says which it was.
+
     All pairs of neurons are computed exactly, on the host and in float64, in memory proportional to
     the kernel. Time is proportional to `N^2 d`: 20,000 neurons of 32 coordinates take about 10 s on
     two cores. `where` can leave such layers out.
 
     Args:
         model: a built `keras.Model`.
-        s: power of the potential, zero or larger; 0 means the logarithm.
-        distance: `"euclidean"` or `"angular"`.
-        half_space: whether the mirror image of a neuron counts as that neuron. None means True
-            for hidden layers and False for output layers, as in `regularize`.
+        s: power of the potential, zero or larger; 0 means the logarithm. None means that of the
+            kernel's own energy, or 2.
+        distance: `"euclidean"`, `"angular"` or `"gaussian"`. None means that of the kernel's own
+            energy, or `"euclidean"`.
+        t: rate of a Gaussian, as in `MHE`. None means that of the kernel's own energy, or 2.
+        half_space: whether the mirror image of a neuron counts as that neuron. None means what the
+            kernel's own energy says. Without one, it means False for output layers and embeddings,
+            and True for other kernels, as in `regularize`.
         softening: distance below which the potential is continued linearly, as in
-            `hyperspherical_energy`.
+            `hyperspherical_energy`. None means that of the kernel's own energy, or `"auto"`.
         where: which layers: a function of a layer that returns True or False, or names of layers.
-            None means all layers. The axes and groups of neurons are those of each layer, as in
-            `regularize`. Filters of DepthwiseConv are measured only if `where` selects them.
+            None means all layers. Filters of DepthwiseConv are measured only if `where` selects
+            them or if they have an energy.
         axes: the axes of neurons by the names of layers, as in `regularize`.
         against: an earlier model to compare with, for example the model before training: a built
             `keras.Model`, the path of a `.keras` file, which is loaded in the safe mode of Keras,
             or a `Report`. The earlier model must not share its weights with `model`. Kernels are
             matched by the names of their layers. If names differ, but number, order and sizes of
-            all kernels are equal, they are matched by their order. The energies before are
-            measured in the same space as those after. A `Report` needs the same `s`, `distance`
-            and `softening`, and gives no turns, because it holds no neurons.
+            all kernels are equal, they are matched by their order. Otherwise, names that differ
+            only in the numbers that Keras appends are matched in their order. The energies before
+            have the same potential as those after. The rows of a `Report` must have the same
+            potential, and give no turns, because a report holds no neurons.
 
     Returns:
         A `Report`, which prints as text. `rows` is a list of `KernelReport`: energies and positions
@@ -118,6 +131,7 @@ def energy_report(
         output_layers(model),
         s=s,
         distance=distance,
+        t=t,
         half_space=half_space,
         softening=softening,
         where=where,

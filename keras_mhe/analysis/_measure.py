@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_mhe._arguments import check_flag
+from keras_mhe.analysis._measurement import Measurement, check_arguments, measurement_of
 from keras_mhe.analysis._neuron_statistics import neuron_statistics
 from keras_mhe.analysis._report import KernelReport, Report
 from keras_mhe.energies._neurons import neuron_array
-from keras_mhe.energies._potential import PotentialSpec
 from keras_mhe.kernels._layer import Kernel
 from keras_mhe.kernels._model import (
     LayerFilter,
@@ -22,8 +21,9 @@ from keras_mhe.kernels._model import (
     other_weights,
 )
 from keras_mhe.kernels._named_axes import NamedAxes, with_named_axes
+from keras_mhe.kernels._roles import role_of
 from keras_mhe.kernels._skip_reasons import neuron_counts, skip_reason, unsupported_reason
-from keras_mhe.reference import lower_bound, position, uniform_energy
+from keras_mhe.reference import lower_bound, position, uniform_energy, uniform_nearest_angle
 
 
 class NamedKernel(NamedTuple):
@@ -70,33 +70,37 @@ def kernel_array(kernel: Kernel) -> np.ndarray:
     return neuron_array(kernel.variable, kernel.neuron_axis, kernel.groups)
 
 
-def kernel_report(named: NamedKernel, role: str, spec: PotentialSpec) -> KernelReport:
+def kernel_report(layer: str, role: str, measurement: Measurement) -> KernelReport:
     """The report on one kernel."""
-    array = kernel_array(named.found.kernel)
+    spec = measurement.spec
+    array = kernel_array(measurement.found.kernel)
     groups, d, n = array.shape
     statistics = neuron_statistics(array, spec.potential(n, d))
     angles = statistics.nearest_angles[np.isfinite(statistics.nearest_angles)]
     directed, finite = len(angles) > 0, not math.isnan(statistics.energy)
     options: Any = dataclasses.asdict(spec)
     return KernelReport(
-        layer=named.layer,
-        kernel=named.found.name,
+        layer=layer,
+        kernel=measurement.found.name,
         role=role,
+        regularizer=measurement.regularizer,
+        **options,
         groups=groups,
-        dimension=d,
         neurons=n,
-        half_space=spec.half_space,
-        energy=statistics.energy,
-        lower_bound=lower_bound(n, d, **options),
-        uniform_energy=uniform_energy(n, d, **options),
-        # A kernel of zeros would have the lowest energy of all.
-        position=position(statistics.energy, n, d, **options) if directed and finite else None,
+        dimension=d,
         nearest_angle_min=float(np.min(angles)) if directed else None,
         nearest_angle_mean=float(np.mean(angles)) if directed else None,
         nearest_angle_max=float(np.max(angles)) if directed else None,
+        uniform_nearest_angle=uniform_nearest_angle(n, d, half_space=spec.half_space),
+        # A kernel of zeros would have the lowest energy of all.
+        position=position(statistics.energy, n, d, **options) if directed and finite else None,
+        energy=statistics.energy,
+        lower_bound=lower_bound(n, d, **options),
+        uniform_energy=uniform_energy(n, d, **options),
         zero=statistics.zero,
         duplicate=statistics.duplicate,
         non_finite=statistics.non_finite,
+        note=measurement.note,
         nearest_angles=statistics.nearest_angles,
     )
 
@@ -105,17 +109,12 @@ def report_of(
     model: keras.Model,
     outputs: tuple[list[keras.layers.Layer], str],
     *,
-    s: float,
-    distance: str,
-    half_space: bool | None,
-    softening: float | str,
     where: LayerFilter,
     axes: NamedAxes,
+    **arguments: Any,
 ) -> Report:
     """The report of `energy_report`. `outputs` is the result of `output_layers`."""
-    spec = PotentialSpec(s, distance, softening=softening)
-    if half_space is not None:
-        half_space = check_flag(half_space, "half_space")
+    given = check_arguments(**arguments)
     kernels = with_named_axes(find_kernels(model), axes)
     output, unknown = outputs
     rows, left_out = [], {}
@@ -123,14 +122,14 @@ def report_of(
     for named in named_kernels(kernels):
         if not selected(named.found):
             continue
-        requested = where is not None or named.found.axes_named
-        reason = reason_to_leave_out(named.found.kernel, requested)
-        if reason is not None:
+        role = role_of(named.found, output)
+        measurement = measurement_of(named.found, role, given)
+        requested = where is not None or measurement.found.axes_named
+        reason = reason_to_leave_out(measurement.found.kernel, requested)
+        if reason is None:
+            rows.append(kernel_report(named.layer, role, measurement))
+        else:
             left_out[named.label] = reason
-            continue
-        role = "output" if named.found.belongs_to(output) else "hidden"
-        half = role == "hidden" if half_space is None else half_space
-        rows.append(kernel_report(named, role, dataclasses.replace(spec, half_space=half)))
     if where is None:
         for path, weight in other_weights(model, kernels):
             left_out[f"{path}/{weight.name}"] = unsupported_reason(weight.name)
@@ -140,5 +139,9 @@ def report_of(
             f"The model has no kernel to report ({reasons or 'it has none'}). "
             f"Received: model={model!r}"
         )
-    note = f"The output layers of {unknown} are unknown." if unknown else ""
-    return Report(rows, left_out, spec.s, spec.distance, note, spec.softening)
+    notes = []
+    if given and any(row.regularizer for row in rows):
+        notes.append(f"Arguments replace what regularizers say: {', '.join(given)}.")
+    if unknown:
+        notes.append(f"The output layers of {unknown} are unknown.")
+    return Report(rows, left_out, " ".join(notes))

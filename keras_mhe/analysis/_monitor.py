@@ -71,12 +71,12 @@ class EnergyMonitor(keras.callbacks.Callback):
             model is built by then.
         log_dir: folder for TensorBoard files. They contain the position, the energy, the smallest
             angle and a histogram of angles of each kernel, by step. None writes no files.
-        s: power of the potential, zero or larger; 0 means the logarithm.
-        distance: `"euclidean"` or `"angular"`.
-        half_space: whether the mirror image of a neuron counts as that neuron. None means True
-            for hidden layers and False for output layers, as in `regularize`.
-        softening: distance below which the potential is continued linearly, as in
-            `hyperspherical_energy`.
+        s: power of the potential. This argument and the next four are as in `energy_report`: None
+            means what the kernel's own energy says, or the default of its role.
+        distance: `"euclidean"`, `"angular"` or `"gaussian"`.
+        t: rate of a Gaussian.
+        half_space: whether the mirror image of a neuron counts as that neuron.
+        softening: distance below which the potential is continued linearly.
         where: which layers: a function of a layer that returns True or False, or names of layers.
             None means all layers.
         axes: the axes of neurons by the names of layers, as in `regularize`.
@@ -114,11 +114,12 @@ class EnergyMonitor(keras.callbacks.Callback):
         self,
         every: str | int = "epoch",
         log_dir: str | Path | None = None,
-        s: float = 2.0,
+        s: float | None = None,
         *,
-        distance: str = "euclidean",
+        distance: str | None = None,
+        t: float | None = None,
         half_space: bool | None = None,
-        softening: float | str = "auto",
+        softening: float | str | None = None,
         where: LayerFilter = None,
         axes: NamedAxes = None,
     ) -> None:
@@ -131,6 +132,7 @@ class EnergyMonitor(keras.callbacks.Callback):
         self.options: dict[str, Any] = {
             "s": s,
             "distance": distance,
+            "t": t,
             "half_space": half_space,
             "softening": softening,
             "where": where,

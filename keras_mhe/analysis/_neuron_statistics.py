@@ -109,22 +109,20 @@ def neuron_statistics(matrix: np.ndarray, potential: Potential) -> NeuronStatist
         potential: energy of a pair.
     """
     groups, _, n = matrix.shape
-    share, constant = potential.shares(n)
     zero_count = non_finite_count = duplicate_count = 0
-    energies, nearest_angles = np.zeros(groups), np.full((groups, n), np.nan)
+    means, nearest_angles = np.zeros(groups), np.full((groups, n), np.nan)
     duplicate_cosine = np.cos(np.radians(DUPLICATE_ANGLE))
     for g in range(groups):
         unit, zero, non_finite = _unit_neurons(matrix[g])
         total, (largest, earlier) = _energy_and_largest_cosines(unit, zero | non_finite, potential)
-        mean = total / max(n * (n - 1) / 2, 1)
-        energies[g] = np.nan if non_finite.any() else share * mean + constant
+        means[g] = np.nan if non_finite.any() else total / max(n * (n - 1) / 2, 1)
         paired = np.isfinite(largest)
         nearest_angles[g, paired] = np.degrees(np.arccos(np.minimum(largest[paired], 1.0)))
         zero_count += int(np.sum(zero))
         non_finite_count += int(np.sum(non_finite))
         duplicate_count += int(np.sum(earlier > duplicate_cosine))
     return NeuronStatistics(
-        energy=float(np.mean(energies)),
+        energy=potential.energy_from_mean(float(np.mean(means)), n),
         nearest_angles=nearest_angles.ravel(),
         zero=zero_count,
         duplicate=duplicate_count,

@@ -22,24 +22,33 @@ class KernelReport(NamedTuple):
         layer: name of the layer, after the names of the models that contain it.
         kernel: name of the weight within its layer.
         role: `"hidden"` or `"output"`.
-        groups: number of groups of neurons that do not compete with each other.
-        dimension: coordinates of a neuron.
-        neurons: neurons in a group.
+        regularizer: class of the kernel's own energy, which determined the neurons, the space and
+            the potential. None if the kernel has none, so that its role and layer determined them.
         half_space: whether the mirror image of a neuron counts as that neuron.
-        energy: the mean energy of a pair, as in `hyperspherical_energy`; NaN if a neuron is not
-            finite.
-        lower_bound: a lower bound of the energy of any set of neurons; None if no bound is known.
-        uniform_energy: the expected energy of random neurons.
-        position: 0 if the energy is the bound, 1 if it is that of random neurons. None if there is
-            no bound, no energy or no neuron with a direction. A zero neuron counts as orthogonal
-            to all others, as in training: many of them lower the position.
+        s: power of the potential; None for a Gaussian.
+        distance: the distance in the potential, `"euclidean"`, `"angular"` or `"gaussian"`.
+        t: rate of a Gaussian; None for other potentials.
+        softening: the softening of the potential, as in `energy_report`.
+        groups: number of groups of neurons that do not compete with each other.
+        neurons: neurons in a group.
+        dimension: coordinates of a neuron.
         nearest_angle_min: smallest of the angles between a neuron and the nearest other one, in
             degrees; None if no neuron has a direction.
         nearest_angle_mean: mean of these angles in degrees, or None.
         nearest_angle_max: largest of these angles in degrees, or None.
+        uniform_nearest_angle: the expected mean of these angles for random neurons.
+        position: 0 if the energy is the lower bound, 1 if it is that of random neurons. None if
+            there is no bound, no energy or no neuron with a direction. A zero neuron counts as
+            orthogonal to all others, as in training: many of them lower the position.
+        energy: the mean energy of a pair, as in `hyperspherical_energy`; NaN if a neuron is not
+            finite.
+        lower_bound: a lower bound of the energy of any set of neurons; None if no bound is known.
+        uniform_energy: the expected energy of random neurons.
         zero: number of neurons of norm zero.
         duplicate: number of neurons within a tenth of a degree of an earlier one.
         non_finite: number of neurons with an entry that is not finite.
+        note: a remark, or "". It says so if the kernel's energy acts on other neurons than those of
+            its layer.
         nearest_angles: array of the angles in degrees, of shape `(groups * neurons,)`, in the order
             of the neurons; NaN for a neuron without a direction.
     """
@@ -47,20 +56,27 @@ class KernelReport(NamedTuple):
     layer: str
     kernel: str
     role: str
-    groups: int
-    dimension: int
-    neurons: int
+    regularizer: str | None
     half_space: bool
-    energy: float
-    lower_bound: float | None
-    uniform_energy: float
-    position: float | None
+    s: float | None
+    distance: str
+    t: float | None
+    softening: float | str
+    groups: int
+    neurons: int
+    dimension: int
     nearest_angle_min: float | None
     nearest_angle_mean: float | None
     nearest_angle_max: float | None
+    uniform_nearest_angle: float
+    position: float | None
+    energy: float
+    lower_bound: float | None
+    uniform_energy: float
     zero: int
     duplicate: int
     non_finite: int
+    note: str
     nearest_angles: np.ndarray
 
     @property
@@ -81,8 +97,15 @@ class KernelReport(NamedTuple):
 
     @property
     def space(self) -> str:
-        """`"hs"` for half space, `"fs"` for full space."""
-        return "hs" if self.half_space else "fs"
+        """`"half"` or `"full"` space."""
+        return "half" if self.half_space else "full"
+
+    @property
+    def potential(self) -> str:
+        """The potential in words."""
+        if self.t is not None:
+            return f"Gaussian, t = {self.t:g}"
+        return f"s = {self.s:g}" + (", angular" if self.distance == "angular" else "")
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers without the array of all angles; None in place of NaN."""
@@ -93,29 +116,23 @@ class KernelReport(NamedTuple):
         return row
 
 
+def space_text(row: KernelReport, *, faulty: bool | None = None) -> str:
+    """The space of a row in a table, with marks for a regularizer and for faulty neurons."""
+    faulty = bool(row.faults) if faulty is None else faulty
+    return row.space + "*" * bool(row.regularizer) + "!" * faulty
+
+
 class Report:
-    """The energies, positions and angles of every kernel of a model. Prints as text.
+    """The angles, positions and energies of every kernel of a model. Prints as text.
 
     Attributes:
         rows: list of `KernelReport`, one for each kernel.
         left_out: dict of the weights that were left out: the reason for each name.
-        s: power of the potential.
-        distance: the distance in the potential, `"euclidean"` or `"angular"`.
         note: a further remark, or "".
-        softening: the softening of the potential, as in `energy_report`.
     """
 
-    def __init__(
-        self,
-        rows: list[KernelReport],
-        left_out: dict[str, str],
-        s: float,
-        distance: str,
-        note: str = "",
-        softening: float | str = "auto",
-    ) -> None:
-        self.rows, self.left_out, self.s, self.distance = rows, left_out, s, distance
-        self.note, self.softening = note, softening
+    def __init__(self, rows: list[KernelReport], left_out: dict[str, str], note: str = "") -> None:
+        self.rows, self.left_out, self.note = rows, left_out, note
 
     @property
     def summary(self) -> dict[str, float]:
@@ -140,8 +157,6 @@ class Report:
         """Everything except the arrays of angles, as JSON can store it: None in place of NaN."""
         summary = {k: None if math.isnan(v) else v for k, v in self.summary.items()}
         return {
-            "s": self.s,
-            "distance": self.distance,
             "summary": summary,
             "rows": [row.to_dict() for row in self.rows],
             "left_out": self.left_out,
@@ -174,41 +189,55 @@ class Report:
         return [row.to_dict() for row in self.rows]
 
     @property
+    def _meaning(self) -> str:
+        """The meaning of the columns of angles."""
+        return (
+            "Nearest angle: from a neuron to the nearest other one. Uniform: the mean nearest "
+            "angle of random neurons."
+        )
+
+    @property
     def title(self) -> str:
         """The meaning of the numbers, in a few sentences."""
-        kind = "angular energies" if self.distance == "angular" else "energies"
+        potentials = {row.potential for row in self.rows}
+        kind = f" ({min(potentials)})" if len(potentials) == 1 else ""
         sentences = [
-            f"Positions of {kind} (s = {self.s:g}): 0 is the best possible, 1 is random, above 1 "
-            "the neurons are clustered."
+            self._meaning,
+            f"Position of the energy{kind}: 0 is the best possible, 1 is random, above 1 the "
+            "neurons are clustered.",
         ]
+        if any(row.half_space for row in self.rows):
+            sentences.append("In half space, a neuron and its negative count as one.")
+        if any(row.regularizer for row in self.rows):
+            sentences.append("A star: measured as the regularizer of the kernel says.")
         if any(row.position is None for row in self.rows):
             sentences.append("A dash: no neuron has a direction, or no lower bound is known.")
         return " ".join([*sentences, *filter(None, [self.note])])
 
     @property
     def remarks(self) -> list[str]:
-        """Sentences on faulty neurons and on weights that were left out."""
-        sentences = [f"! {row.name}: {row.faults}." for row in self.rows if row.faults]
+        """Sentences on faulty neurons, other remarks, and weights that were left out."""
+        faults = [f"! {row.name}: {row.faults}." for row in self.rows if row.faults]
+        notes = [f"! {row.name}: {row.note}." for row in self.rows if row.note]
         reasons = [
             (short_name("", name), f"Left out, {reason}") for name, reason in self.left_out.items()
         ]
-        return sentences + names_by_reason(reasons)
+        return faults + notes + names_by_reason(reasons)
 
     def __repr__(self) -> str:
-        columns: dict[str, list[str]] = {
-            "kernel": [row.name for row in self.rows],
-            "": [row.space + ("!" if row.faults else "") for row in self.rows],
-            "neurons": [row.counts for row in self.rows],
-            "dimension": [str(row.dimension) for row in self.rows],
-            "energy": [f"{row.energy:.4g}" for row in self.rows],
+        several = len({row.potential for row in self.rows}) > 1
+        numbers: dict[str, list[str]] = {
+            "neurons *\ndimension": [f"{row.counts} * {row.dimension}" for row in self.rows],
+            "nearest\nmin°": [number_text(row.nearest_angle_min, 1) for row in self.rows],
+            "angle\nmean°": [number_text(row.nearest_angle_mean, 1) for row in self.rows],
+            "uniform°": [f"{row.uniform_nearest_angle:.1f}" for row in self.rows],
             "position": [number_text(row.position, 3) for row in self.rows],
-            "min°": [number_text(row.nearest_angle_min, 1) for row in self.rows],
-            "mean°": [number_text(row.nearest_angle_mean, 1) for row in self.rows],
-            "max°": [number_text(row.nearest_angle_max, 1) for row in self.rows],
+            "energy": [f"{row.energy:.4g}" for row in self.rows],
         }
-        numbers = ("neurons", "dimension", "energy", "position", "min°", "mean°", "max°")
-        title = (
-            f"{self.title} Angles: from a neuron to the nearest other one, in half space (hs) or "
-            "full space (fs)."
-        )
-        return format_table(title, columns, numbers, *self.remarks)
+        columns = {
+            "kernel": [row.name for row in self.rows],
+            "space": [space_text(row) for row in self.rows],
+            "potential": [row.potential if several else "" for row in self.rows],
+            **numbers,
+        }
+        return format_table(self.title, columns, list(numbers), *self.remarks)

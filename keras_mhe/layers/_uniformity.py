@@ -7,6 +7,7 @@ import keras
 from keras_mhe._backend import outside_torch_graphs
 from keras_mhe._typing import Shape, Tensor
 from keras_mhe.energies._batch import counted_points
+from keras_mhe.layers._factor import FactorVariable
 from keras_mhe.regularizers._base import HypersphericalRegularizer, as_loss
 
 
@@ -34,7 +35,7 @@ def _check_regularizer(regularizer: Any) -> HypersphericalRegularizer:
 
 
 @keras.saving.register_keras_serializable(package="keras_mhe")
-class Uniformity(keras.layers.Layer):
+class Uniformity(FactorVariable, keras.layers.Layer):
     """Spreads the points of a batch on the sphere, such as embeddings. Outputs are the inputs.
 
     `loss = factor * energy(points)` in training, where the points are the rows of the inputs, on
@@ -86,7 +87,9 @@ class Uniformity(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
         self.regularizer = _check_regularizer(regularizer)
-        self.factor = self.add_weight(
+        # The factor of the regularizer has no effect any more.
+        self.regularizer.used = True
+        self._factor = self.add_weight(
             name="factor",
             shape=(),
             dtype=keras.backend.result_type("float32", keras.config.floatx()),

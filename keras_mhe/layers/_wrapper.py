@@ -8,11 +8,12 @@ import keras
 from keras_mhe._backend import outside_torch_graphs
 from keras_mhe._typing import Shape, Tensor
 from keras_mhe.kernels._layer import kernels_of
+from keras_mhe.layers._factor import FactorVariable
 from keras_mhe.layers._kernel_regularizer import KernelRegularizer, split_energy
 
 
 @keras.saving.register_keras_serializable(package="keras_mhe")
-class HypersphericalRegularization(keras.layers.Wrapper):
+class HypersphericalRegularization(FactorVariable, keras.layers.Wrapper):
     """Wraps a layer and regularizes the directions of its neurons. The outputs stay the same.
 
     `loss = factor * energy(neurons)` for each kernel of the layer. A kernel counts once, even if
@@ -91,7 +92,9 @@ class HypersphericalRegularization(keras.layers.Wrapper):
         energy, _ = split_energy(self.regularizer)
         initial = keras.initializers.Constant(energy.factor)
         wide = keras.backend.result_type("float32", keras.config.floatx())
-        self.factor = self.add_state("factor", initial, (), wide)
+        # The factor of the regularizer has no effect any more.
+        energy.used = True
+        self._factor = self.add_state("factor", initial, (), wide)
         self._kernel_regularizers: dict[str, KernelRegularizer] = {}
 
     def add_state(self, name: str, initializer: Any, shape: Shape, dtype: str) -> keras.Variable:

@@ -1,61 +1,15 @@
-"""Reads the regularizer of a kernel, and assigns another one."""
+"""Assigns another regularizer to a kernel."""
 
 import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import keras
-
 from keras_mhe._keras_internals import attention_regularizer_attribute
-from keras_mhe._typing import Tensor
-from keras_mhe.kernels._layer import ATTENTION, Kernel, is_plain
+from keras_mhe.kernels._layer import ATTENTION, is_plain
 from keras_mhe.kernels._model import ModelKernel
-from keras_mhe.layers._kernel_regularizer import own_regularizer
+from keras_mhe.layers._assigned import EffectiveKernelRegularizer
 from keras_mhe.models._terms import is_energy, sum_of_terms
-from keras_mhe.regularizers._base import as_loss, terms_of
-
-
-class EffectiveKernelRegularizer(keras.Regularizer):
-    """Regularizes the effective kernel `W + scale * A B` of a layer with LoRA.
-
-    It is assigned to the factor `A`. Terms that are no energies regularize `A`, as in Keras.
-    """
-
-    def __init__(self, kernel: Kernel, regularizer: Any) -> None:
-        self.layer, self.name, self.regularizer = kernel.layer, kernel.attribute, regularizer
-
-    def __call__(self, factor: Tensor) -> Tensor:
-        effective = getattr(self.layer, self.name)
-        terms = terms_of(self.regularizer)
-        return sum(
-            term.loss(effective) if is_energy(term) else as_loss(term(factor)) for term in terms
-        )
-
-
-def _holder(kernel: Kernel) -> Any:
-    """The weight with the energy of a kernel: the factor A of LoRA, or the kernel itself."""
-    if kernel.factors:
-        return kernel.factors[0]
-    return kernel.variable if is_plain(kernel.variable) else None
-
-
-def regularizer_of(kernel: Kernel) -> Any:
-    """The regularizer of a kernel, without those of wrappers."""
-    holder = _holder(kernel)
-    if holder is not None:
-        own = own_regularizer(holder.regularizer)
-        if isinstance(own, EffectiveKernelRegularizer):
-            return own.regularizer
-        if own is not None or kernel.factors:
-            return own
-    # The layer is not built yet, or got its regularizer after it was built.
-    return getattr(kernel.layer, kernel.argument, None)
-
-
-def is_wrapped(kernel: Kernel) -> bool:
-    """Whether a wrapper regularizes the kernel; it may belong to another model."""
-    holder = _holder(kernel)
-    return holder is not None and own_regularizer(holder.regularizer) is not holder.regularizer
+from keras_mhe.regularizers._base import terms_of
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from keras_mhe.kernels._layer import ATTENTION
 from keras_mhe.kernels._model import ModelKernel
 from keras_mhe.kernels._skip_reasons import neuron_counts, skip_reason, untrained_reason
 from keras_mhe.layers import HypersphericalRegularization
-from keras_mhe.models._assign import regularizer_of
+from keras_mhe.layers._assigned import regularizer_of
 from keras_mhe.models._many_neurons import (
     MANY_NEURONS,
     SAMPLE,

@@ -18,14 +18,12 @@ from keras_mhe.kernels._model import (
 )
 from keras_mhe.kernels._named_axes import NamedAxes, with_named_axes
 from keras_mhe.kernels._outputs import output_layers
+from keras_mhe.kernels._roles import is_half_space, role_of
 from keras_mhe.kernels._skip_reasons import unsupported_reason
 from keras_mhe.layers import HypersphericalRegularization
+from keras_mhe.layers._assigned import regularizer_of
 from keras_mhe.models._arguments import Regularizer, check_regularizer, has_energy
-from keras_mhe.models._assign import (
-    assign_regularizer,
-    regularizer_of,
-    rollback_on_error,
-)
+from keras_mhe.models._assign import assign_regularizer, rollback_on_error
 from keras_mhe.models._many_neurons import MANY_NEURONS, SAMPLE
 from keras_mhe.models._plan import WRAPPED, Plan, plan_kernel, skip_partial_layers
 from keras_mhe.models._rebuild import rebuild_with, strategy_scope
@@ -40,6 +38,12 @@ def _default(role: str) -> Any:
     return inspect.signature(regularize).parameters[role].default
 
 
+def _default_for(found: ModelKernel, role: str) -> MHE:
+    """The default regularizer of a kernel: that of its role, but in full space for embeddings."""
+    default: MHE = _default(role)
+    return default if default.half_space == is_half_space(found, role) else MHE(default.factor)
+
+
 def _plans(
     model: keras.Model,
     kernels: list[ModelKernel],
@@ -52,13 +56,14 @@ def _plans(
     replaceable = {id(layer) for layer in replaceable_layers(model)}
     plans = []
     for found in kernels:
-        role = "output" if found.belongs_to(outputs) else "hidden"
+        role = role_of(found, outputs)
         if selected(found):
+            is_default = regularizers[role] is _default(role)
             plan = plan_kernel(
                 found,
                 role,
-                regularizers[role],
-                is_default=regularizers[role] is _default(role),
+                _default_for(found, role) if is_default else regularizers[role],
+                is_default=is_default,
                 requested=where is not None,
                 replaceable=replaceable,
             )
@@ -198,7 +203,8 @@ def regularize(
             Sequential model that is not built gets its regularizers when it is built.
         hidden: regularizer for the kernels of hidden layers: one of this package, any other
             `keras.Regularizer`, a sum of them, a function of a kernel, or a name such as `"l2"`.
-            None means that these kernels stay as they are.
+            None means that these kernels stay as they are. The default is in full space for
+            `embeddings`, because the negative of an embedding means something else.
         output: the same for output layers. These are the layers whose neurons become an output of
             the model, directly or through activations, flattening, reshaping and other operations
             with one input and no weights. If `output` is not given, and `hidden` contains no energy

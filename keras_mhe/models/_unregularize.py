@@ -7,13 +7,10 @@ import keras
 from keras_mhe._keras_internals import forget_compiled_steps
 from keras_mhe.kernels._model import ModelKernel, check_model, find_kernels, replaceable_layers
 from keras_mhe.kernels._outputs import output_layers
+from keras_mhe.kernels._roles import role_of
 from keras_mhe.layers import HypersphericalRegularization
-from keras_mhe.models._assign import (
-    assign_regularizer,
-    is_wrapped,
-    regularizer_of,
-    rollback_on_error,
-)
+from keras_mhe.layers._assigned import is_wrapped, regularizer_of
+from keras_mhe.models._assign import assign_regularizer, rollback_on_error
 from keras_mhe.models._rebuild import rebuild_with
 from keras_mhe.models._table import Row, Table
 from keras_mhe.models._terms import is_energy, sum_of_terms
@@ -53,7 +50,7 @@ def unregularize(model: keras.Model) -> Table:
     outputs, _ = output_layers(model)
 
     def add_row(found: ModelKernel, action: str, regularizer: Any, note: str) -> None:
-        role = "output" if found.belongs_to(outputs) else "hidden"
+        role = role_of(found, outputs)
         named = (found.path, found.name, found.kernel.shape)
         rows.append(Row(*named, role=role, action=action, regularizer=regularizer, note=note))
 

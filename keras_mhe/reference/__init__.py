@@ -10,7 +10,7 @@ Examples:
     1.0
 """
 
-from keras_mhe.reference._angles import nearest_angle_density
+from keras_mhe.reference._angles import nearest_angle_density, uniform_nearest_angle
 from keras_mhe.reference._attainable import attainable_energy
 from keras_mhe.reference._energies import lower_bound, position, uniform_energy
 
@@ -20,4 +20,5 @@ __all__ = [
     "nearest_angle_density",
     "position",
     "uniform_energy",
+    "uniform_nearest_angle",
 ]

@@ -145,6 +145,8 @@ class HypersphericalRegularizer(Addable):
     # The variable that holds the factor while a `FactorSchedule` moves it.
     factor_variable: Any = None
     warned = False
+    # Whether a loss, which a compiled step may contain, was computed with its arguments.
+    used = False
 
     def __init__(
         self, factor: float, neuron_axis: NeuronAxis, groups: int | None, bounded: bool
@@ -155,6 +157,23 @@ class HypersphericalRegularizer(Addable):
         self.neuron_axis = list(axes) if isinstance(neuron_axis, Sequence) else neuron_axis
         self.groups = None if groups is None else count
         self.bounded = check_flag(bounded, "bounded")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self.used and name in self.get_config():
+            advice = (
+                "To change it during training, use `keras_mhe.FactorSchedule`"
+                if name == "factor"
+                else "Create a new regularizer"
+            )
+            raise AttributeError(
+                f"The {name} of a regularizer cannot change after its first use, because compiled "
+                f"training steps keep the old value. {advice}. Received: {name}={value!r}"
+            )
+        super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has not been used.
+        return {name: value for name, value in vars(self).items() if name != "used"}
 
     @property
     def current_factor(self) -> Any:
@@ -212,8 +231,21 @@ class HypersphericalRegularizer(Addable):
                 stacklevel=2,
             )
 
+    def _warn_of_columns(self, kernel: Tensor) -> None:
+        """Warns once if the columns of embeddings are compared because nobody named an axis."""
+        embeddings = isinstance(kernel, keras.Variable) and kernel.name == "embeddings"
+        if embeddings and self.neuron_axis is None and not self.warned:
+            self.warned = True
+            warnings.warn(
+                f"{type(self).__name__} compares the columns of the embeddings {kernel.path}, but "
+                "the embeddings of most layers are rows. Set `neuron_axis=0` for rows, or "
+                f"`neuron_axis=-1` for columns. Received: shape={tuple(kernel.shape)}",
+                stacklevel=2,
+            )
+
     def weighted_energy(self, matrix: Tensor, state: State, factor: Any) -> Tensor:
         """The loss of a matrix for a factor, a number or a scalar tensor."""
+        self.used = True
         *groups, dimension, n = matrix.shape
         if dimension == 1 and self.needs_directions:
             self._warn_without_directions(n)
@@ -236,6 +268,7 @@ class HypersphericalRegularizer(Addable):
                 "`keras_mhe.HypersphericalRegularization(keras.layers.Dense(64), "
                 f"{self.example})`. Received: {self!r}"
             )
+        self._warn_of_columns(kernel)
         matrix = neuron_matrix(kernel, self.neuron_axis, self.groups)
         return self.weighted_energy(matrix, {}, self.current_factor)
 

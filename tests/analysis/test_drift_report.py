@@ -38,10 +38,9 @@ def test_printed_table_fits_100_columns(drift, monkeypatch):
     [line] = [line for line in text.splitlines() if line.lstrip().startswith("hidden")]
     hidden = drift.changes[0]
     assert line.split() == [
-        "hidden", "hs", "30",
-        f"{hidden.before.energy:.4f}", "→", f"{hidden.after.energy:.4f}",
-        f"{hidden.before.position:.2f}", "→", f"{hidden.after.position:.2f}",
+        "hidden", "half", "30",
         f"{hidden.before.nearest_angle_min:.1f}", "→", f"{hidden.after.nearest_angle_min:.1f}",
+        f"{hidden.before.position:.2f}", "→", f"{hidden.after.position:.2f}",
         f"{hidden.turned_mean:.1f}", f"{hidden.turned_max:.1f}",
     ]  # fmt: skip
     words = " ".join(text.split())

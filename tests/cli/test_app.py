@@ -255,14 +255,14 @@ def with_name(path, name):
 
 
 def test_names_of_layers_cannot_control_the_terminal(saved_model):
-    path = with_name(saved_model[1], "a\x1b[2J\n head    fs       10")
+    path = with_name(saved_model[1], "a\x1b[2J\n head    full     10")
     result = inspect(path, "--s", 0, "--distance", "angular", "--fail-above", 0)
     assert result.exit_code == 1
     assert r"a\x1b[2J\x0a" in result.stdout
-    assert r"not finite: a\x1b[2J\x0a head \x20\x20\x20fs " in result.stderr
+    assert r"not finite: a\x1b[2J\x0a head \x20\x20\x20full " in result.stderr
     assert "\x1b" not in result.output
     starts = [line.split()[:2] for line in result.stdout.splitlines()]
-    assert starts.count(["head", "fs"]) == 1
+    assert starts.count(["head", "full"]) == 1
 
 
 def test_names_in_errors_cannot_control_the_terminal(saved_model, tmp_path):

@@ -122,7 +122,7 @@ def test_png_has_a_part_for_the_changes():
     content = drift()
     heights = [
         int.from_bytes(render_png(each)[20:24], "big")
-        for each in (content, Report(content.rows, {}, 2.0, "euclidean"))
+        for each in (content, Report(content.rows, {}))
     ]
     assert heights[0] - heights[1] == pytest.approx(120 * turns_height(content), abs=1)
 
@@ -165,7 +165,7 @@ _HOSTILE = ("a\x1b[31mb\nc", "\u202ea", "a\ud800", "$\\frac{$ 模型 👩\u200d�
 def test_control_characters_of_names_are_escaped_in_pages_and_pictures(name):
     content = report()
     rows = [content.rows[0]._replace(layer=name), *content.rows[1:]]
-    content = Report(rows, {name: name}, 2.0, "euclidean", name)
+    content = Report(rows, {name: name}, name)
     text = render_html(content, f"{name}.keras")
     parsed = outline(text)
     assert printable(name) in parsed.cells
@@ -196,7 +196,7 @@ def test_control_characters_of_names_of_changes_are_escaped():
 
 def test_pictures_of_many_kernels_have_a_limited_width(monkeypatch):
     monkeypatch.setattr(_page, "_MOST_WIDTH", 15.0)
-    many = Report([report().rows[0]] * 100, {}, 2.0, "euclidean")
+    many = Report([report().rows[0]] * 100, {})
     assert _page._turns_height(DriftReport(many, drift().changes * 1000, {})) == 40.0
     assert int.from_bytes(render_png(many)[16:20], "big") == 15 * 120
     assert "max-width: 1500px" in render_html(many, "x")

@@ -80,7 +80,7 @@ def test_codebook_is_regularized_along_the_named_axis(axis):
     model = autoencoder()
     table = regularize(model, where="quantizer", axes={"quantizer": axis})
     row = row_of(table, "quantizer")
-    expected = energy_value(codes_of(model), neuron_axis=axis, **HALF)
+    expected = energy_value(codes_of(model), neuron_axis=axis)
     assert sum_of_losses(model) == pytest.approx(expected, rel=1e-5)
     assert {row.neurons, row.dimension} == {24, 8}
     assert (row.neurons == 8) == (axis == 0)

@@ -41,7 +41,7 @@ def test_default_energies_of_many_neurons_use_random_groups_after_saving_too(tmp
     row = row_of(table, "words")
     assert row.note == "many neurons: random groups of 1024, not all pairs"
     assert (row.regularizer.sample, row.saved) == (1024, True)
-    assert isinstance(row.regularizer, HalfSpaceMHE)
+    assert not row.regularizer.half_space
     assert row_of(table, "head").regularizer.sample is None
     # A second call changes nothing, and its note does not say that it replaces something.
     assert row_of(regularize(model), "words").note == row.note
@@ -101,7 +101,7 @@ def test_report_of_many_neurons_is_exact():
     model = text_model(1100)
     embeddings = model.get_layer("words").embeddings
     [row] = energy_report(model, where="words").rows
-    expected = HalfSpaceMHE(neuron_axis=0)(embeddings)
+    expected = MHE(neuron_axis=0)(embeddings)
     assert row.energy == pytest.approx(float(expected), rel=1e-5)
 
 

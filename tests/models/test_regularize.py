@@ -145,7 +145,7 @@ class TestKernels:
         model = keras.Model(tokens, Tied(embedding, name="tied")(x))
         assert len(regularize(model).rows) == 1
         assert sum_of_losses(model) == pytest.approx(
-            energy_value(embedding.embeddings, neuron_axis=0, **HALF), rel=1e-5
+            energy_value(embedding.embeddings, neuron_axis=0), rel=1e-5
         )
 
     def test_weights_with_unknown_neurons_are_listed_as_skipped(self):

@@ -296,7 +296,7 @@ def test_names_in_pictures_are_escaped_and_complete(report):
     shown = ["_a", r"a\x1b\x0ab", "$\\frac{$"]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == shown
     ax.figure.savefig(io.BytesIO())
-    renamed = Report([report.rows[0]._replace(layer=name) for name in names], {}, 2.0, "euclidean")
+    renamed = Report([report.rows[0]._replace(layer=name) for name in names], {})
     ax = heat_strip(renamed)
     assert [text.get_text() for text in ax.get_xticklabels()] == shown
     for row, name in zip(renamed.rows, shown, strict=True):

@@ -7,7 +7,7 @@ import pytest
 from helpers import normals
 from scipy.integrate import trapezoid
 
-from keras_mhe.reference import nearest_angle_density
+from keras_mhe.reference import nearest_angle_density, uniform_nearest_angle
 
 pytestmark = pytest.mark.once
 
@@ -30,6 +30,19 @@ def test_nearest_angle_density_matches_random_neurons(n, d, half_space):
         means.append(np.degrees(np.arccos(np.clip(cosines.max(axis=0), -1, 1))).mean())
     error = max(np.std(means) / math.sqrt(12), 1e-2)
     assert abs(np.mean(means) - expected) < 5 * error
+    assert uniform_nearest_angle(n, d, half_space=half_space) == pytest.approx(expected, abs=0.1)
+
+
+@pytest.mark.parametrize("half_space", [False, True])
+def test_mean_of_uniform_neurons_has_closed_forms(half_space):
+    """On a circle, n - 1 uniform angles have their smallest at 180° / n; half in half space."""
+    end = 90 if half_space else 180
+    for n in (2, 10, 20_000):
+        angle = uniform_nearest_angle(n, 2, half_space=half_space)
+        assert angle == pytest.approx(end / n, rel=1e-5)
+    # One other neuron: the mean angle, of the density sin on the sphere.
+    expected = math.degrees(1) if half_space else 90
+    assert uniform_nearest_angle(2, 3, half_space=half_space) == pytest.approx(expected, rel=1e-5)
 
 
 def test_nearest_angle_density_needs_two_neurons_and_two_coordinates():
@@ -37,6 +50,8 @@ def test_nearest_angle_density_needs_two_neurons_and_two_coordinates():
         nearest_angle_density(10.0, 1, 3)
     with pytest.raises(ValueError, match="at least 2 coordinates"):
         nearest_angle_density(10.0, 3, 1)
+    with pytest.raises(ValueError, match="at least 2 neurons"):
+        uniform_nearest_angle(1, 3)
 
 
 @pytest.mark.parametrize("half_space", [False, True])

@@ -285,6 +285,41 @@ class TestConfiguration:
         for copied in (copy.deepcopy(regularizer), pickle.loads(pickle.dumps(regularizer))):
             assert loss(copied) == loss(regularizer)
 
+    def test_arguments_change_before_the_first_use_only(self):
+        """Compiled steps contain them as constants: a later change would have no effect."""
+        regularizer = MHE(1.0)
+        regularizer.factor = 2.0
+        assert loss(regularizer) == pytest.approx(2 * loss(MHE(1.0)), rel=1e-6)
+        with pytest.raises(AttributeError, match=r"FactorSchedule`. Received: factor=3\.0"):
+            regularizer.factor = 3.0
+        with pytest.raises(AttributeError, match=r"new regularizer. Received: neuron_axis=0"):
+            regularizer.neuron_axis = 0
+        assert regularizer.get_config() == MHE(2.0).get_config()
+        for copied in (copy.copy(regularizer), pickle.loads(pickle.dumps(regularizer))):
+            copied.factor = 4.0
+            assert loss(copied) == pytest.approx(4 * loss(MHE(1.0)), rel=1e-6)
+
+    @pytest.mark.parametrize("inside", ["bare", "sum", "wrapper", "attention"])
+    def test_assigning_the_factor_in_a_callback_names_the_schedule(self, inside):
+        regularizer = MHE(1.0)
+        dense = {"bare": regularizer, "sum": regularizer + keras.regularizers.L2(1e-4)}
+        layer = keras.layers.Dense(4, kernel_regularizer=dense.get(inside))
+        if inside == "wrapper":
+            layer = HypersphericalRegularization(layer, regularizer)
+        if inside == "attention":
+            energy = AttentionEnergy(regularizer, heads=[(2, 4)])
+            layer = keras.layers.EinsumDense("ab,bcd->acd", (2, 4), kernel_regularizer=energy)
+        model = keras.Sequential([keras.Input((6,)), layer])
+        model.compile("sgd", "mse")
+
+        class Raise(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                regularizer.factor = 5.0
+
+        x = np.ones((4, 6), "float32")
+        with pytest.raises(AttributeError, match="FactorSchedule"):
+            model.fit(x, model.predict(x, verbose=0), verbose=0, callbacks=[Raise()])
+
     @pytest.mark.parametrize("cls", [MHE, HalfSpaceMHE, CoMHE])
     def test_power_is_two_by_default_and_none_for_a_gaussian(self, cls):
         assert (cls().s, cls(1.0, 3).s, cls(s=None).s, cls().t) == (2.0, 3.0, 2.0, None)
