@@ -115,7 +115,8 @@ def distributions(session: nox.Session) -> None:
     with tarfile.open(archive) as members:
         members.extractall(sdist, filter="data")
     [folder] = sdist.iterdir()
-    shutil.rmtree(folder / "keras_mhe")
+    for package in ("keras_mhe", "keras_mhe_command"):
+        shutil.rmtree(folder / package)
     environment = {"PYTHONPATH": str(wheel)}
     with session.chdir(folder):
         command = ["python", "-m", "keras_mhe"]

@@ -8,7 +8,7 @@ import typer
 
 import keras_mhe
 from keras_mhe import analysis, kernels, models, plots, reference, regularizers
-from keras_mhe.cli._app import app
+from keras_mhe_command._app import app
 
 pytestmark = pytest.mark.once
 

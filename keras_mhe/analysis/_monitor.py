@@ -17,6 +17,7 @@ from keras_mhe.analysis._report import Report
 from keras_mhe.kernels._model import LayerFilter, check_model
 from keras_mhe.kernels._named_axes import NamedAxes
 from keras_mhe.kernels._outputs import output_layers
+from keras_mhe_command._install import install_advice
 
 
 def _summary_writer() -> Any:
@@ -24,8 +25,7 @@ def _summary_writer() -> Any:
         from tensorboardX import SummaryWriter
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "Argument `log_dir` of EnergyMonitor needs tensorboardX. Install it with: "
-            'pip install "keras-mhe[monitor]"'
+            f"Argument `log_dir` of EnergyMonitor needs tensorboardX. {install_advice('monitor')}"
         ) from error
     return SummaryWriter
 

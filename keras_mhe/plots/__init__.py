@@ -11,8 +11,10 @@ Examples:
 try:
     import matplotlib as _matplotlib  # noqa: F401
 except ModuleNotFoundError as error:
+    from keras_mhe_command._install import install_advice
+
     raise ModuleNotFoundError(
-        'keras_mhe.plots needs matplotlib. Install it with: pip install "keras-mhe[plots]"'
+        f"keras_mhe.plots needs matplotlib. {install_advice('plots')}"
     ) from error
 
 from keras_mhe.plots._angles import nearest_angles

@@ -2,6 +2,7 @@
 
 import builtins
 import csv
+import re
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ from keras import layers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from keras_mhe import EnergyMonitor, energy_report
+from keras_mhe_command._install import install_advice
 
 SUMMARY_NAMES = ["position_mean", "position_max", "nearest_angle_min", "faulty_neurons"]
 
@@ -252,6 +254,6 @@ def test_missing_tensorboardx_raises_a_clear_error_at_creation(tmp_path, monkeyp
         return original_import(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", import_without_tensorboardx)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "keras-mhe\[monitor\]"'):
+    with pytest.raises(ModuleNotFoundError, match=re.escape(install_advice("monitor"))):
         EnergyMonitor(log_dir=tmp_path)
     EnergyMonitor()

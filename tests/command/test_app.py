@@ -13,9 +13,9 @@ from keras import layers
 from model_files import with_parts
 from typer.testing import CliRunner
 
-from keras_mhe import __main__, energy_report
+from keras_mhe import energy_report
 from keras_mhe.cli import _files
-from keras_mhe.cli._app import app
+from keras_mhe_command._app import app
 
 pytestmark = pytest.mark.once
 
@@ -61,18 +61,6 @@ def test_invalid_arguments_exit_with_status_2_and_an_error(arguments):
     assert result.exit_code == 2
     assert isinstance(result.exception, SystemExit)
     assert "Error" in result.output
-
-
-@pytest.mark.parametrize(
-    ("command", "module", "extra"), [("demo", "sklearn", "demo"), ("inspect", "jinja2", "inspect")]
-)
-def test_missing_packages_raise_an_error_that_names_the_extra(monkeypatch, command, module, extra):
-    monkeypatch.setattr(sys, "argv", ["keras-mhe", command])
-    monkeypatch.setattr(__main__, "find_spec", lambda name: None if name == module else name)
-    with pytest.raises(SystemExit) as raised:
-        __main__.main()
-    assert module in str(raised.value)
-    assert f'pip install "keras-mhe[{extra}]"' in str(raised.value)
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""The options of the `keras-mhe` command."""
+"""The options of the `keras-mhe` command.
+
+Commands import Keras, and the package, when they run.
+"""
 
 import math
 import warnings
@@ -10,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from keras_mhe._printable import printable
+from keras_mhe_command._log import without_tensorflow_log
 
 if TYPE_CHECKING:
     from keras_mhe.analysis import Report
@@ -33,6 +36,8 @@ class _Distance(StrEnum):
 
 def _say(sentence: str) -> None:
     """Prints a sentence as an error. Names in it, of files too, can have control characters."""
+    from keras_mhe._printable import printable
+
     typer.echo(printable(f"keras-mhe: {sentence}"), err=True)
 
 
@@ -86,6 +91,7 @@ def _check_positions(report: "Report", limit: float) -> None:
 
 
 @app.command()
+@without_tensorflow_log()
 def demo(
     seeds: Annotated[int, typer.Option(min=1, help="Number of pairs of networks to train.")] = 12,
     factor: Annotated[float, typer.Option(min=0, help="Weight of the energy.")] = 10.0,
@@ -108,6 +114,7 @@ def demo(
 
 
 @app.command()
+@without_tensorflow_log()
 def inspect(
     model: Annotated[Path, typer.Argument(help="A .keras file.", show_default=False)],
     weights: Annotated[
