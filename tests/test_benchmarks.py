@@ -1,17 +1,50 @@
-"""The command for GPUs: it keeps each result, continues, and goes on after an error."""
+"""Quick runs give no numbers to believe. The command for GPUs keeps each result and continues."""
 
+import io
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rich.console
 
 pytestmark = pytest.mark.once
 
 # At the end of the path, so that tests import the installed package.
 sys.path.append(str(Path(__file__).parents[1]))
 gpu = pytest.importorskip("benchmarks.gpu", reason="only a checkout has benchmarks")
+
+
+class TestQuickRuns:
+    @pytest.fixture
+    def command(self):
+        return pytest.importorskip("benchmarks.__main__")
+
+    def test_results_go_to_the_checkout_only_if_they_are_measurements(self, command, tmp_path):
+        assert command.results_folder(None, quick=False) == Path("benchmarks/results")
+        assert command.results_folder(tmp_path, quick=False) == tmp_path
+        assert command.results_folder(tmp_path, quick=True) == tmp_path
+        temporary = command.results_folder(None, quick=True)
+        assert Path(tempfile.gettempdir()) in temporary.parents
+        temporary.rmdir()
+
+    def test_ratios_are_printed_only_if_they_are_measurements(self, command):
+        """The ratio of ResNet50 with two small images contradicts that of the documentation."""
+        row = {
+            **{"energies": "exact", "batch": 2, "size": 64, "seconds": 0.5},
+            **{"ratio": 4.55, "ratio_quartiles": [4.5, 4.6]},
+            **{"regularize_seconds": 0.1, "first_step_seconds": 9.0},
+        }
+        printed = {}
+        for quick in (True, False):
+            console = rich.console.Console(file=io.StringIO(), width=200)
+            command.show(console, command._network_table([row]), quick)
+            printed[quick] = console.file.getvalue()
+        assert "4.55" in printed[False]
+        assert "ResNet50" in printed[True]
+        assert printed[True].endswith(". Rows: 1\n")
 
 
 def recorded(folder):

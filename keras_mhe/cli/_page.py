@@ -5,7 +5,7 @@ import io
 import math
 import warnings
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import matplotlib as mpl
@@ -76,6 +76,52 @@ def _turns(report: DriftReport) -> str:
     return _data_url(figure)
 
 
+def position_word(row: KernelReport) -> str:
+    """The position of a kernel as a word; empty if it has none."""
+    if row.position is None:
+        return ""
+    # Most new layers are within these limits. Few neurons vary more.
+    margin = max(0.2, 3 / row.neurons)
+    if row.position > 1 + margin:
+        return "clustered"
+    if row.position >= 1 - margin:
+        return "random"
+    return "spread" if row.position > 0.05 else "best possible"
+
+
+class _Tile(NamedTuple):
+    """A number at the top of the page, with the name of its kernel if it is that of one kernel."""
+
+    number: str
+    text: str
+    kernel: str = ""
+
+
+def _tiles(report: Report) -> list[_Tile]:
+    """The main numbers of a report."""
+    summary, tiles = report.summary, []
+    angles = [row for row in report.rows if row.nearest_angle_min is not None]
+    if angles:
+        row = min(angles, key=lambda row: row.nearest_angle_min or 0.0)
+        number = _number(row.nearest_angle_min, 1) + "°"
+        tiles.append(_Tile(number, "smallest nearest angle", row.name))
+    positions = [row for row in report.rows if row.position is not None]
+    if positions:
+        row = max(positions, key=lambda row: row.position or 0.0)
+        text = f"largest position: {position_word(row)}"
+        tiles.append(_Tile(_number(row.position, 2), text, row.name))
+        text = "mean position: 0 is the best possible, 1 is random"
+        tiles.append(_Tile(_number(summary["position_mean"], 2), text))
+    faulty = f"{summary['faulty_neurons']:.0f}"
+    tiles.append(_Tile(faulty, "neurons that are zero, duplicate or not finite"))
+    if isinstance(report, DriftReport):
+        tiles += [
+            _Tile(_number(summary["turned_mean"], 1) + "°", "mean turn of a neuron"),
+            _Tile(_number(summary["position_change"], 2), "mean change of position"),
+        ]
+    return tiles
+
+
 def render_html(report: Report, name: str) -> str:
     """The HTML text of a report: numbers, strip, table and histograms, and changes if it has them.
 
@@ -83,19 +129,7 @@ def render_html(report: Report, name: str) -> str:
         report: a report of `energy_report`, with or without `against`.
         name: the name of the model.
     """
-    summary = report.summary
-    tiles = [
-        (_number(summary["position_mean"], 2), "mean position: 0 best possible, 1 random"),
-        (_number(summary["position_max"], 2), "worst position"),
-        (_number(summary["nearest_angle_min"], 1) + "°", "smallest angle between two neurons"),
-        (f"{summary['faulty_neurons']:.0f}", "neurons that are zero, duplicate or not finite"),
-    ]
     drift = report if isinstance(report, DriftReport) else None
-    if drift is not None:
-        tiles += [
-            (_number(summary["turned_mean"], 1) + "°", "mean turn of a neuron"),
-            (_number(summary["position_change"], 2), "mean change of position"),
-        ]
     width = _width(report, 5.0)
     strip = Figure(figsize=(width, 2.8), layout="constrained")
     heat_strip(report, ax=strip.add_subplot())
@@ -103,11 +137,12 @@ def render_html(report: Report, name: str) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, finalize=_shown
     )
     environment.filters["number"] = _number
+    environment.filters["position_word"] = position_word
     source = (resources.files("keras_mhe.cli") / "page.html").read_text(encoding="utf-8")
     content: dict[str, Any] = {
         "name": name,
         "report": report,
-        "tiles": tiles,
+        "tiles": _tiles(report),
         "drift": drift,
         "turns": None if drift is None else _turns(drift),
         "strip": _data_url(strip),

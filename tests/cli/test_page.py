@@ -17,7 +17,7 @@ from keras_mhe import energy_report
 from keras_mhe._printable import printable
 from keras_mhe.analysis import DriftReport, Report
 from keras_mhe.cli import _page
-from keras_mhe.cli._page import kernels_to_draw, render_html, render_png
+from keras_mhe.cli._page import kernels_to_draw, position_word, render_html, render_png
 from keras_mhe.plots._turns import turns_height
 
 pytestmark = pytest.mark.once
@@ -98,6 +98,63 @@ def test_page_has_all_values_of_the_report():
     assert "1 zero, 1 not finite" in parsed.cells
     assert "Neurons of model.keras" in parsed.cells
     assert any(cell.startswith("depthwise/kernel: ") for cell in parsed.cells)
+
+
+def test_page_names_the_kernels_of_the_smallest_angle_and_of_the_largest_position():
+    rows = [
+        row._replace(layer=name, nearest_angle_min=angle, position=position)
+        for row, name, angle, position in zip(
+            [report().rows[0]] * 3, "abc", (50.0, 12.34, None), (0.5, None, 7.125), strict=True
+        )
+    ]
+    text = render_html(Report(rows, {}, 2.0, "euclidean"), "model.keras")
+    assert "<b>12.3°</b><span>smallest nearest angle</span><i>b</i>" in text
+    assert "<b>7.12</b><span>largest position: clustered</span><i>c</i>" in text
+    # A report without angles and positions has no such numbers.
+    rows = [row._replace(nearest_angle_min=None, position=None) for row in rows]
+    text = render_html(Report(rows, {}, 2.0, "euclidean"), "model.keras")
+    assert "smallest nearest angle" not in text
+    assert "largest position" not in text
+
+
+def test_columns_have_the_names_of_the_report_with_angles_and_position_first():
+    text = render_html(report(), "model.keras")
+    head = text.partition("<thead>")[2].partition("</thead>")[0]
+    assert outline(head).cells == [
+        *("kernel", "nearest angle", "position", "space", "neurons", "dimension"),
+        *("energy", "lower bound", "uniform energy", "smallest", "mean", "largest"),
+    ]
+    # Each of them is explained.
+    for word in ("nearest angle", "position", "space", "neurons, dimension", "energy"):
+        assert f"<dt>{word}</dt><dd>" in text
+    for words in ("Half space: ", "Full space: ", "Lower bound: ", "Uniform energy: "):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("neurons", "position", "word"),
+    [
+        (100, None, ""),
+        (100, 0.0, "best possible"),
+        (100, 0.5, "spread"),
+        (100, 0.9, "random"),
+        (100, 1.1, "random"),
+        (100, 26.5, "clustered"),
+        (10, 1.25, "random"),
+        (10, 1.35, "clustered"),
+    ],
+)
+def test_a_word_says_what_a_position_means(neurons, position, word):
+    row = report().rows[0]._replace(neurons=neurons, position=position)
+    assert position_word(row) == word
+
+
+def test_new_layers_are_called_random():
+    keras.utils.set_random_seed(0)
+    sizes = [(64, 288), (256, 64), (128, 64), (96, 16), (32, 64)]
+    for neurons, dimension in sizes:
+        model = keras.Sequential([keras.Input((dimension,)), layers.Dense(neurons)])
+        assert position_word(energy_report(model).rows[0]) == "random"
 
 
 def test_page_has_all_changes():
@@ -232,7 +289,7 @@ def browser_path():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("content", [report, drift])
-@pytest.mark.parametrize("width", [320, 768, 1600])
+@pytest.mark.parametrize("width", [320, 390, 768, 1600])
 def test_page_fits_the_browser_window_without_errors_or_requests(tmp_path, width, content):
     sync_api = pytest.importorskip("playwright.sync_api")
     path = tmp_path / "page.html"
@@ -258,6 +315,12 @@ def test_page_fits_the_browser_window_without_errors_or_requests(tmp_path, width
         boxes = "[...document.querySelectorAll('.wide, .tile, .grid img, h1, p, li')]"
         edges = tab.evaluate(f"{boxes}.map(box => box.getBoundingClientRect().right)")
         assert max(edges) <= width
+        # Names, angles and positions are in view, before anything is scrolled.
+        heads = (
+            "[...document.querySelectorAll('thead th')].filter(x => x.textContent == 'position')"
+        )
+        edges = tab.evaluate(f"{heads}.map(cell => cell.getBoundingClientRect().right)")
+        assert width < 390 or edges[-1] <= width
         # A short name takes one line, a long one several.
         lines = "[...document.querySelectorAll('tbody th span')].map(name => name.offsetHeight)"
         long, short = tab.evaluate(lines)[:2]
