@@ -10,20 +10,21 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from scipy import linalg
 from sklearn.datasets import load_digits
 
 from keras_mhe._printable import printable
 from keras_mhe.analysis import energy_report
+from keras_mhe.cli._demo_picture import RAREST, Panel, draw_class_vectors
 from keras_mhe.cli._paired import estimate
-from keras_mhe.plots import neurons_on_sphere
 from keras_mhe.regularizers import MHE
 
 CLASSES = 10
 FEATURES = 3
 # Training images of each class, from the most common to the rarest.
 COUNTS = np.round(np.geomspace(100, 2, CLASSES)).astype(int)
-RAREST = 3
+VARIANTS = ("without MHE", "with MHE")
+# Names of measured values, in the order of the table.
+ALL, RARE = "accuracy %", f"{RAREST} rarest digits %"
 
 
 class Split(NamedTuple):
@@ -107,63 +108,60 @@ def measure(model: keras.Sequential, split: Split, s: float) -> dict[str, float]
     # In full space, as in the regularizer.
     report = energy_report(model, s, half_space=False, where="classes")
     return {
-        "balanced accuracy %": 100 * float(recall.mean()),
-        f"{RAREST} rarest classes %": 100 * float(recall[-RAREST:].mean()),
+        ALL: 100 * float(recall.mean()),
+        RARE: 100 * float(recall[-RAREST:].mean()),
         "smallest angle °": report.summary["nearest_angle_min"],
         f"energy (s={s:g})": report.rows[0].energy,
     }
 
 
-def tabulate(baseline: list[dict[str, float]], regularized: list[dict[str, float]]) -> Table:
-    """One row for each measure: mean ± standard error over seeds, and the paired difference."""
+def tabulate(without: list[dict[str, float]], with_mhe: list[dict[str, float]]) -> Table:
+    """One row for each measure: mean ± standard error over pairs, and the paired difference."""
     table = Table(
-        title=f"Test set, mean ± standard error over seeds ({len(baseline)})",
-        caption="Last column: unclear if the paired 95 % interval of the difference contains 0.",
+        title=f"Test images, mean ± standard error ({len(without)} pairs of networks)",
+        caption="Accuracy is the mean over the digits, which count equally. "
+        "Unclear: the paired 95 % interval of the difference contains 0.",
     )
     table.add_column("", no_wrap=True)
-    for heading in ("baseline", "MHE", "difference"):
+    for heading in (*VARIANTS, "difference"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("with MHE")
-    for name in baseline[0]:
-        without = [run[name] for run in baseline]
-        with_mhe = [run[name] for run in regularized]
-        difference = estimate(b - a for a, b in zip(without, with_mhe, strict=True))
-        cells = map(str, (estimate(without), estimate(with_mhe), difference))
+    table.add_column("")
+    for name in without[0]:
+        left, right = ([run[name] for run in runs] for runs in (without, with_mhe))
+        difference = estimate(b - a for a, b in zip(left, right, strict=True))
+        cells = map(str, (estimate(left), estimate(right), difference))
         table.add_row(name, *cells, difference.verdict)
     return table
 
 
-def draw(split: Split, models: dict[str, keras.Sequential]) -> Figure:
-    """Draws test features and class vectors on the sphere, for several networks side by side.
+def describe(split: Split) -> str:
+    """The number of training images of each digit, from the most common to the rarest."""
+    (first, count), *others = zip(split.digits, np.bincount(split.labels), strict=True)
+    counts = [f"{count} of digit {first}", *(f"{n} of {digit}" for digit, n in others)]
+    return ", ".join(counts)
 
-    The picture shows the front and the back of each sphere. All spheres after the first are rotated
-    to bring their class vectors as close as possible to those of the first.
-    """
-    figure = Figure(figsize=(9.6 * len(models), 5.2), layout="constrained")
-    halves = figure.subfigures(1, len(models), squeeze=False)[0]
-    reference = None
-    for half, (title, model) in zip(halves, models.items(), strict=True):
-        features = keras.Model(model.inputs, model.get_layer("features").output)
-        points = features.predict(split.test_images, verbose=0)
-        neurons = keras.ops.convert_to_numpy(model.get_layer("classes").kernel)
-        neurons = neurons / np.linalg.norm(neurons, axis=0)
-        if reference is None:
-            reference = neurons
-        rotation, _ = linalg.orthogonal_procrustes(neurons.T, reference.T)
-        half.suptitle(title, fontsize=20)
-        sides = {"front": (20.0, 40.0), "back": (-20.0, 220.0)}
-        axes = half.subplots(1, len(sides), subplot_kw={"projection": "3d"})
-        for ax, (side, view) in zip(axes, sides.items(), strict=True):
-            neurons_on_sphere(
-                rotation.T @ neurons,
-                points @ rotation,
-                split.test_labels,
-                names=split.digits,
-                view=view,
-                ax=ax,
-            )
-            ax.set_title(side, fontsize=13, color="0.4", y=-0.02)
-    return figure
+
+def draw(
+    split: Split, models: dict[str, keras.Sequential], results: dict[str, list[dict[str, float]]]
+) -> Figure:
+    """Draws the class vectors of one pair of networks, with the mean accuracy of all pairs."""
+    panels = []
+    for title, model in models.items():
+        accuracy, rarest = (np.mean([run[name] for run in results[title]]) for name in (ALL, RARE))
+        kernel = keras.ops.convert_to_numpy(model.get_layer("classes").kernel)
+        text = f"accuracy {accuracy:.0f} %\n{RAREST} rarest digits: {rarest:.0f} %"
+        panels.append(Panel(title, kernel, text))
+    pairs = len(results[title])
+    note = (
+        "One line per digit: its class vector, a neuron of the output layer, in three dimensions. "
+        "Pale lines point backward.\nImages: number of training images. "
+    )
+    note += (
+        f"The first of {pairs} pairs of networks. Accuracy: mean over all pairs, on test images."
+        if pairs > 1
+        else "Accuracy: of these two networks, on test images."
+    )
+    return draw_class_vectors(panels, list(split.digits), list(np.bincount(split.labels)), note)
 
 
 def run_demo(
@@ -175,15 +173,21 @@ def run_demo(
 ) -> None:
     """Trains `seeds` pairs of networks, prints the table and saves the picture in `output`."""
     output.mkdir(parents=True, exist_ok=True)
-    variants = {"baseline": None, f"MHE({factor:g}, s={s:g})": MHE(factor, s)}
+    variants = dict(zip(VARIANTS, (None, MHE(factor, s)), strict=True))
     results: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
     first_pair: dict[str, keras.Sequential] = {}
     # Parts of a path such as `[new]` and `:x:` are neither markup nor emoji.
     console = Console(markup=False, emoji=False)
+    first_split = long_tailed_digits(0)
     console.print(
-        f"Long-tailed digits: {COUNTS.sum()} training images, {COUNTS.max()} of the most common "
-        f"class, {COUNTS.min()} of the rarest; features of {FEATURES} dimensions; "
-        f"{keras.backend.backend()} backend.",
+        f"Long-tailed digits: {COUNTS.sum()} training images, features of {FEATURES} dimensions, "
+        f"{keras.backend.backend()} backend. With MHE: MHE({factor:g}, s={s:g}) on the output "
+        "layer.",
+        soft_wrap=True,
+    )
+    console.print(
+        "Classes are sorted by frequency, which each pair draws anew. Training images of the first "
+        f"pair: {describe(first_split)}.",
         soft_wrap=True,
     )
     bar = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
@@ -192,13 +196,13 @@ def run_demo(
         for seed in range(seeds):
             split = long_tailed_digits(seed)
             for name, regularizer in variants.items():
-                progress.update(task, description=f"seed {seed + 1} of {seeds}, {name}")
+                progress.update(task, description=f"pair {seed + 1} of {seeds}, {name}")
                 model = train(split, regularizer, seed, epochs, lambda: progress.advance(task))
                 results[name].append(measure(model, split, s))
                 if seed == 0:
                     first_pair[name] = model
     console.print(tabulate(*results.values()))
     picture = output / "sphere.png"
-    draw(long_tailed_digits(0), first_pair).savefig(picture, dpi=100)
+    draw(first_split, first_pair, results).savefig(picture, dpi=130)
     place = printable(str(picture))
-    console.print(f"Features and class vectors of the first seed: {place}", soft_wrap=True)
+    console.print(f"Class vectors of the first pair: {place}", soft_wrap=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from keras_mhe import MHE, hyperspherical_energy
+from keras_mhe import MHE, energy_report, hyperspherical_energy
 from keras_mhe.cli import _demo as demo
 
 pytestmark = pytest.mark.once
@@ -70,6 +70,38 @@ class TestTraining:
         assert energy == pytest.approx(float(hyperspherical_energy(kernel.T, 1)))
 
 
+class TestPicture:
+    def test_panels_have_the_class_vectors_and_the_mean_accuracy_of_all_pairs(self):
+        split = demo.long_tailed_digits(0)
+        models = {name: demo.build(None, 1) for name in demo.VARIANTS}
+        runs = {
+            "without MHE": [{demo.ALL: 50.0, demo.RARE: 1.0}, {demo.ALL: 60.0, demo.RARE: 3.0}],
+            "with MHE": [{demo.ALL: 60.0, demo.RARE: 11.0}, {demo.ALL: 70.0, demo.RARE: 13.0}],
+        }
+        figure = demo.draw(split, models, runs)
+        texts = [[text.get_text() for text in ax.texts] for ax in figure.axes]
+        assert texts[0][-3::2] == ["without MHE", "accuracy 55 %\n3 rarest digits: 2 %"]
+        assert texts[1][-3::2] == ["with MHE", "accuracy 65 %\n3 rarest digits: 12 %"]
+        for (*names, _, angle, _), model in zip(texts, models.values(), strict=True):
+            assert names == [str(digit) for digit in split.digits]
+            report = energy_report(model, half_space=False, where="classes")
+            assert angle == f"smallest angle {report.summary['nearest_angle_min']:.0f}°"
+        assert "mean over all pairs" in figure.texts[0].get_text()
+
+    def test_picture_of_one_pair_does_not_speak_of_means(self):
+        models = {name: demo.build(None, 1) for name in demo.VARIANTS}
+        runs = {name: [{demo.ALL: 50.0, demo.RARE: 1.0}] for name in demo.VARIANTS}
+        figure = demo.draw(demo.long_tailed_digits(0), models, runs)
+        assert "mean" not in figure.texts[0].get_text()
+
+
+def test_training_images_are_described_from_the_most_common_digit_to_the_rarest():
+    split = demo.long_tailed_digits(0)
+    text = demo.describe(split)
+    assert text.startswith(f"100 of digit {split.digits[0]}, 65 of {split.digits[1]}, ")
+    assert text.endswith(f", 3 of {split.digits[8]}, 2 of {split.digits[9]}")
+
+
 class TestTable:
     @pytest.mark.parametrize(
         ("gains", "verdict"),
@@ -94,7 +126,11 @@ class TestTable:
         assert f"{np.mean(gains):.2f}" in row
 
     def test_table_fits_80_columns_without_truncation(self):
-        figures = {"balanced accuracy %": 55.5, "3 rarest classes %": 5.0, "smallest angle °": 30.0}
-        text = printed_text(demo.tabulate([figures] * 2, [figures] * 2))
+        figures = {demo.ALL: 55.5, demo.RARE: 5.0, "smallest angle °": 30.0, "energy (s=0.01)": 1.0}
+        # The widest numbers of percentages and angles, and the widest verdict beside them.
+        runs = [dict.fromkeys(figures, 40.0), dict.fromkeys(figures, 60.0)]
+        text = printed_text(demo.tabulate(runs, runs[::-1]))
+        assert text.count("unclear") == len(figures)
+        assert "50.00 ± 10.00" in text
         assert all(name in text for name in figures)
         assert "…" not in text
