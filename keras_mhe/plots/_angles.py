@@ -7,7 +7,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from keras_mhe.analysis import KernelReport
+from keras_mhe.plots._limits import drawn_limits
 from keras_mhe.plots._names import shortened
+from keras_mhe.plots._texts import capacity, space_text, wrapped
 from keras_mhe.reference import nearest_angle_density
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 # Longer names would not fit above the picture.
 _NAME_LENGTH = 30
+# In points.
+_LABEL_SIZE = 9
 
 
 def nearest_angles(row: KernelReport, *, ax: "Axes | None" = None) -> "Axes":
@@ -22,11 +26,13 @@ def nearest_angles(row: KernelReport, *, ax: "Axes | None" = None) -> "Axes":
 
     The line shows the same for random neurons: the density `(n-1) p (1-F)^(n-2)` of
     `keras_mhe.reference.nearest_angle_density`. If the bars are to the right of the line, the
-    neurons are farther apart than random ones.
+    neurons are farther apart than random ones. In half space, angles to the mirror images of other
+    neurons count too.
 
     Args:
         row: a row of a report, for example `energy_report(model).rows[0]`.
-        ax: a matplotlib Axes. None means a new one.
+        ax: a matplotlib Axes. None means a new one. The limits of an axis that other pictures share
+            contain the angles of all of them.
 
     Returns:
         The Axes, in degrees.
@@ -52,6 +58,7 @@ def nearest_angles(row: KernelReport, *, ax: "Axes | None" = None) -> "Axes":
         raise ValueError(f"No neuron of the kernel has a direction. Received: row={row.name}")
     if ax is None:
         ax = plt.figure(figsize=(6, 4), layout="constrained").add_subplot()
+    drawn_x, drawn_y = drawn_limits(ax, "x"), drawn_limits(ax, "y")
     bars, line = mpl.color_sequences["petroff10"][:2]
     grid = np.linspace(0, 90 if row.half_space else 180, 3601)
     density = nearest_angle_density(grid, row.neurons, row.dimension, half_space=row.half_space)
@@ -65,9 +72,15 @@ def nearest_angles(row: KernelReport, *, ax: "Axes | None" = None) -> "Axes":
         angles, bins, density=True, color=bars, alpha=0.75, label="these neurons"
     )
     ax.plot(grid, density, color=line, linewidth=2, label="random neurons")
-    ax.set(xlabel="nearest angle, degrees", ylabel="fraction per degree", xlim=(start, end))
+    # Bars at 0, 90 and 180 degrees are beside the frame, not on it.
+    margin = 0.01 * (end - start)
+    ax.set_xlim(min([start - margin, *drawn_x]), max([end + margin, *drawn_x]))
     # Room for the legend.
-    ax.set_ylim(0, 1.25 * max(np.max(heights), np.max(density)))
-    ax.set_title(shortened(row.name, _NAME_LENGTH), parse_math=False)
-    ax.legend(loc="upper center", ncols=2, frameon=False)
+    ax.set_ylim(0, max([1.25 * np.max(heights), 1.25 * np.max(density), *drawn_y]))
+    ax.set_ylabel("fraction per degree")
+    label = f"nearest angle, degrees\n{space_text([row.half_space])}"
+    ax.set_xlabel(wrapped(ax, label, _LABEL_SIZE), fontsize=_LABEL_SIZE)
+    title = shortened(row.name, min(_NAME_LENGTH, capacity(ax, 12)))
+    ax.set_title(title, parse_math=False)
+    ax.legend(loc="upper center", ncols=2, frameon=False, fontsize=9, handlelength=1.5)
     return ax

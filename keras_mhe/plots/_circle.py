@@ -70,5 +70,5 @@ def neurons_on_circle(
     for i, tip in enumerate(unit_rows(np.transpose(neurons))):
         ax.plot(*zip(np.zeros(2), tip, strict=True), color=colors[i], linewidth=1.6)
         x, y = 1.06 * tip
-        ax.text(x, y, texts[i], **badge(colors[i]))
+        ax.text(x, y, texts[i], **badge(texts[i], colors[i]))
     return ax

@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import matplotlib.ticker
 import numpy as np
 
+from keras_mhe._printable import printable
 from keras_mhe._typing import Tensor
+from keras_mhe.plots._limits import drawn_limits
+from keras_mhe.plots._texts import name_lines, space_text, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,9 +50,9 @@ def pair_curves(
     """
     if not regularizers:
         raise ValueError("Expected at least one regularizer. Received: regularizers={}")
+    spaces = [bool(getattr(r, "half_space", False)) for r in regularizers.values()]
     if farthest is None:
-        half = any(getattr(r, "half_space", False) for r in regularizers.values())
-        farthest = 90.0 if half else 180.0
+        farthest = 90.0 if True in spaces else 180.0
     if not 45 < farthest <= 180:
         raise ValueError(
             "Invalid value for argument `farthest`. Expected an angle above 45 degrees and of at "
@@ -63,13 +67,21 @@ def pair_curves(
     # Two neurons of three coordinates for each angle.
     kernels = np.array([[ones, np.cos(turns)], [zeros, np.sin(turns)], [zeros, zeros]])
     styles = itertools.cycle(["-", "--", "-.", ":"])
+    drawn = drawn_limits(ax, "x")
+    lines, names = ax.get_legend_handles_labels()
     for (name, regularizer), style in zip(regularizers.items(), styles, strict=False):
         values = [float(regularizer(k)) for k in np.moveaxis(kernels, -1, 0).astype("float32")]
         *values, unit = np.subtract(values, values[-2])
-        ax.plot(angles[:-1], np.divide(values, unit), style, label=name)
-    ax.set(xlabel="angle between two neurons, degrees", ylabel="loss relative to 45°")
-    ax.set_ylim(-0.1, 6)
-    ax.set_xticks(np.arange(0, farthest + 1, 15 if farthest <= 90 else 30))
+        lines += ax.plot(angles[:-1], np.divide(values, unit), style, label=name)
+        names.append(printable(name))
+    label = "angle between two neurons, degrees"
+    if True in spaces:
+        label += f"\n{space_text(spaces)}"
+    ax.set_xlabel(wrapped(ax, label, 9), fontsize=9)
+    ax.set_ylabel("loss relative to 45°")
+    end = max([farthest, *drawn])
+    ax.set(xlim=(-0.02 * end, 1.02 * end), ylim=(-0.1, 6))
+    ax.xaxis.set_major_locator(mpl.ticker.MultipleLocator(15 if end <= 100 else 30))
     ax.grid(alpha=0.3)
-    ax.legend()
+    name_lines(ax, lines, names)
     return ax

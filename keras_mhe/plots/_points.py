@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
+from keras_mhe._printable import printable
 from keras_mhe._typing import Tensor
 
 
@@ -51,13 +52,14 @@ def colors_of_samples(
 
 def texts_of(names: Iterable[object] | None, count: int) -> list[str]:
     """The names of neurons as texts; their numbers if there are no names."""
-    return [str(name) for name in (range(count) if names is None else names)]
+    return [printable(str(name)) for name in (range(count) if names is None else names)]
 
 
-def badge(color: Any) -> dict[str, Any]:
-    """The options of matplotlib for the name of a neuron."""
-    face = {"boxstyle": "circle,pad=0.2", "facecolor": color, "edgecolor": "white"}
+def badge(text: str, color: Any) -> dict[str, Any]:
+    """The options of matplotlib for the name of a neuron, in a circle if it is short."""
+    shape = "circle,pad=0.2" if len(text) <= 2 else "round,pad=0.3"
+    face = {"boxstyle": shape, "facecolor": color, "edgecolor": "white"}
     return {
         "color": "white", "fontsize": 9, "fontweight": "bold", "ha": "center", "va": "center",
-        "bbox": face,
+        "bbox": face, "parse_math": False,
     }  # fmt: skip

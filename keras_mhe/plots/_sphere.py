@@ -92,6 +92,8 @@ def neurons_on_sphere(
     for i, tip in enumerate(unit_rows(np.transpose(neurons))):
         alpha = 1.0 if tip @ eye > 0 else 2 * _FAR_SIDE
         ax.plot(*zip(np.zeros(3), tip, strict=True), color=colors[i], alpha=alpha, linewidth=1.6)
-        text = ax.text(*(1.08 * tip), texts[i], alpha=alpha, zorder=10, **badge(colors[i]))
+        text = ax.text(
+            *(1.08 * tip), texts[i], alpha=alpha, zorder=10, **badge(texts[i], colors[i])
+        )
         text.get_bbox_patch().set_alpha(alpha)
     return ax

@@ -7,12 +7,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from keras_mhe.analysis import Report
+from keras_mhe.plots._marks import mark_positions
 from keras_mhe.plots._names import shortened
+from keras_mhe.plots._texts import capacity, space_text, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Longer names would leave too little height for the colors.
 _NAME_LENGTH = 28
 
 
@@ -26,18 +27,18 @@ def _shade(positions: Any) -> np.ndarray:
     return np.where(positions > 1, np.log2(np.maximum(positions, 1)), positions - 1)
 
 
-def _scale(report: Report) -> tuple[np.ndarray, float, mpl.cm.ScalarMappable]:
-    """The positions of a report, the largest position of the scale, and the scale of colors."""
+def _scale(report: Report) -> tuple[np.ndarray, mpl.cm.ScalarMappable]:
+    """The positions of a report, and the scale of colors."""
     positions = np.array([np.nan if r.position is None else r.position for r in report.rows])
     top = max(2.0, float(np.nanmax(positions, initial=0.0)))
     norm = mpl.colors.TwoSlopeNorm(0.0, -1.0, float(_shade(top)))
     colors = mpl.colormaps["PuOr_r"].with_extremes(bad="0.6")
-    return positions, top, mpl.cm.ScalarMappable(norm, colors)
+    return positions, mpl.cm.ScalarMappable(norm, colors)
 
 
 def colors_of_positions(report: Report) -> list[str]:
     """The color of each kernel in the strip as `#rrggbb`, lighter, as a background of text."""
-    positions, _, mappable = _scale(report)
+    positions, mappable = _scale(report)
     # A mixture with white in equal parts.
     colors = 0.5 + 0.5 * mappable.to_rgba(_shade(positions))[:, :3]
     return [mpl.colors.to_hex(color) for color in colors]
@@ -48,7 +49,8 @@ def heat_strip(report: Report, *, ax: "Axes | None" = None) -> "Axes":
 
     `position = (energy - lower_bound) / (uniform_energy - lower_bound)`. Violet is better than
     random, white is random, orange is clustered, gray is unknown. A cross marks a kernel with
-    neurons that are zero, duplicate or not finite. The first kernel is on the left.
+    neurons that are zero, duplicate or not finite. If a report has both spaces, a dot marks a
+    kernel in full space. The first kernel is on the left. A narrow picture omits some names.
 
     Args:
         report: a report of `energy_report`.
@@ -72,26 +74,33 @@ def heat_strip(report: Report, *, ax: "Axes | None" = None) -> "Axes":
             "Invalid value for argument `report`. Expected a report of `energy_report(model)`. "
             f"Received: report={type(report).__name__}"
         )
-    positions, top, scale = _scale(report)
+    positions, scale = _scale(report)
     count = len(positions)
     if ax is None:
-        size = (max(4.0, 0.2 * count + 1.5), 2.8)
+        size = (max(4.0, 0.2 * count + 1.5), 3.2)
         ax = plt.figure(figsize=size, layout="constrained").add_subplot()
     ax.imshow(scale.to_rgba(_shade(positions)[None]), aspect="auto")
     faulty = [i for i, row in enumerate(report.rows) if row.faults]
     ax.plot(faulty, np.zeros(len(faulty)), "x", color="black", markersize=5)
-    names = [shortened(row.name, _NAME_LENGTH) for row in report.rows]
+    font = 8 if count <= 20 else 6
+    # Longer names would leave too little height for the colors.
+    length = min(_NAME_LENGTH, capacity(ax, font, vertical=True) // 2)
+    names = [shortened(row.name, length) for row in report.rows]
+    # Names that overlap cannot be read.
+    step = -(-2 * count // capacity(ax, font))
     ax.set_xticks(
-        range(count), names, rotation=90, fontsize=9 if count <= 20 else 6, parse_math=False
+        range(0, count, step), names[::step], rotation=90, fontsize=font, parse_math=False
     )
     ax.set_yticks([])
-    title = "position of each kernel: 0 best possible, 1 random"
-    if np.isnan(positions).any():
-        title += "; gray: unknown"
-    if faulty:
-        title += "; cross: faulty neurons"
-    ax.set_title(title, fontsize=9)
-    marks = [0, 0.5, 1, *(mark for mark in (2, 5, 10, 100, 1000) if mark <= top)]
+    full = [i for i, row in enumerate(report.rows) if not row.half_space]
+    spaces = space_text(row.half_space for row in report.rows)
+    if 0 < len(full) < count:
+        ax.scatter(full, np.full(len(full), 0.4), s=12, color="black", edgecolor="white")
+        spaces = f"{space_text([True])}; dot: full space"
+    marks = ["gray: unknown"] * bool(np.isnan(positions).any())
+    marks += ["cross: faulty neurons"] * bool(faulty)
+    lines = ["position: 0 best possible, 1 random", spaces, "; ".join(marks)]
+    ax.set_title(wrapped(ax, "\n".join(filter(None, lines)), 8), fontsize=8)
     bar = ax.figure.colorbar(scale, ax=ax, pad=0.01)
-    bar.set_ticks(_shade(marks).tolist(), labels=[f"{mark:g}" for mark in marks])
+    mark_positions(bar.ax.yaxis, _shade)
     return ax

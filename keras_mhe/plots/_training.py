@@ -11,6 +11,10 @@ import numpy as np
 
 from keras_mhe._printable import printable
 from keras_mhe.analysis import EnergyMonitor
+from keras_mhe.plots._limits import drawn_limits
+from keras_mhe.plots._marks import MAX_LINEAR, mark_positions
+from keras_mhe.plots._names import shortened
+from keras_mhe.plots._texts import name_lines, space_text, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,9 +22,14 @@ if TYPE_CHECKING:
 # Up to this number of kernels, each has its own color and a name in the legend. More kernels have
 # colors by their depth.
 _MAX_NAMED = 10
-# Above this position the axis is logarithmic. Otherwise, positions below 1 would look the same.
-_MAX_LINEAR = 4
-_MARKS = [0, 0.5, 1, *(digit * 10**power for power in range(9) for digit in (2, 5, 10))]
+# Longer names would leave too little room for the lines.
+_NAME_LENGTH = 32
+
+
+def _isolated(numbers: list[float]) -> list[int]:
+    """The indices of numbers without a neighbor, which a line does not show."""
+    finite = np.pad(np.isfinite(numbers), 1)
+    return list(np.flatnonzero(finite[1:-1] & ~finite[:-2] & ~finite[2:]))
 
 
 def energies_over_training(
@@ -57,9 +66,9 @@ def energies_over_training(
     labels = {
         "position": "position: 0 best possible, 1 random",
         "energy": "energy",
-        "nearest_angle_min": "nearest angle (min), degrees",
-        "nearest_angle_mean": "nearest angle (mean), degrees",
-        "nearest_angle_max": "nearest angle (max), degrees",
+        "nearest_angle_min": "smallest nearest angle, degrees",
+        "nearest_angle_mean": "mean nearest angle, degrees",
+        "nearest_angle_max": "largest nearest angle, degrees",
     }
     if value not in labels:
         raise ValueError(
@@ -71,38 +80,47 @@ def energies_over_training(
         raise ValueError(f"The history has no records. Received: history={records!r}")
     if ax is None:
         ax = plt.figure(figsize=(6, 4), layout="constrained").add_subplot()
+    drawn = drawn_limits(ax, "y")
     lines: dict[str, tuple[list[int], list[float]]] = {}
+    spaces = set()
     for record in records:
         for row in record["rows"]:
             steps, numbers = lines.setdefault(row["name"], ([], []))
             steps.append(record["step"])
             numbers.append(np.nan if row[value] is None else row[value])
+            spaces |= {row["half_space"]} if "half_space" in row else set()
+    finite = [number for _, numbers in lines.values() for number in numbers if np.isfinite(number)]
     if value == "position":
         ax.axhline(1, color="0.6", linewidth=1, linestyle="--")
-        top = max(np.nanmax(numbers, initial=0) for _, numbers in lines.values())
-        if top > _MAX_LINEAR:
+        if max(finite, default=0) > MAX_LINEAR:
             ax.set_yscale("symlog", linthresh=1)
-            # An axis that other plots share does not shrink.
-            end = max(1.3 * top, ax.get_ylim()[1])
-            ax.set_ylim(-0.1, end)
-            marks = [mark for mark in _MARKS if mark <= end]
-            ax.set_yticks(marks, [f"{mark:g}" for mark in marks])
+            mark_positions(ax.yaxis)
+        if ax.get_yscale() == "symlog":
+            # A position of 0 is not on the frame.
+            low, high = 1.3 * min([0.0, *finite]) - 0.1, 1.3 * max([1.0, *finite])
+            ax.set_ylim(min([low, *drawn]), max([high, *drawn]))
     named = len(lines) <= _MAX_NAMED
     styles = itertools.cycle(["-", "--", "-.", ":"])
     depths = mpl.colormaps["viridis"](np.linspace(0, 0.95, len(lines)))
     colors = mpl.color_sequences["petroff10"] if named else depths
     handles, names = ax.get_legend_handles_labels()
-    for (name, line), color, style in zip(lines.items(), colors, styles, strict=False):
-        handles += ax.plot(*line, style if named else "-", color=color, label=printable(name))
-        names.append(printable(name))
+    for (name, (steps, numbers)), color, style in zip(lines.items(), colors, styles, strict=False):
+        marks = _isolated(numbers)
+        handles += ax.plot(
+            steps, numbers, style if named else "-", color=color, marker="." if marks else "",
+            markevery=marks, label=printable(name),
+        )  # fmt: skip
+        names.append(shortened(name, _NAME_LENGTH))
+    if not finite:
+        ax.annotate("unknown", (0.5, 0.6), xycoords="axes fraction", color="0.4", ha="center")
     if named:
-        # With explicit labels, since matplotlib omits those that begin with an underscore.
-        for text in ax.legend(handles, names, fontsize=8).get_texts():
-            text.set_parse_math(False)
+        name_lines(ax, handles, names, fontsize=8, framealpha=0.6)
     else:
         mappable = mpl.cm.ScalarMappable(mpl.colors.Normalize(1, len(lines)), "viridis")
         ax.figure.colorbar(mappable, ax=ax, label="kernel, by depth")
-    ax.set(xlabel="training step", ylabel=labels[value])
-    ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator("auto", integer=True))
+    label = "\n".join(filter(None, ["training step", space_text(spaces)]))
+    ax.set_xlabel(wrapped(ax, label, 9), fontsize=9)
+    ax.set_ylabel(labels[value], fontsize=9)
+    ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator("auto", integer=True, min_n_ticks=1))
     ax.grid(alpha=0.3)
     return ax
