@@ -24,7 +24,7 @@ FEATURES = 3
 COUNTS = np.round(np.geomspace(100, 2, CLASSES)).astype(int)
 VARIANTS = ("without MHE", "with MHE")
 # Names of measured values, in the order of the table.
-ALL, RARE = "accuracy %", f"{RAREST} rarest digits %"
+ALL, RARE = "balanced accuracy %", f"{RAREST} rarest digits %"
 
 
 class Split(NamedTuple):
@@ -118,8 +118,8 @@ def measure(model: keras.Sequential, split: Split, s: float) -> dict[str, float]
 def tabulate(without: list[dict[str, float]], with_mhe: list[dict[str, float]]) -> Table:
     """One row for each measure: mean ± standard error over pairs, and the paired difference."""
     table = Table(
-        title=f"Test images, mean ± standard error ({len(without)} pairs of networks)",
-        caption="Accuracy is the mean over the digits, which count equally. "
+        title=f"Test images, mean ± standard error over pairs of networks ({len(without)})",
+        caption="Balanced accuracy: all digits count equally. "
         "Unclear: the paired 95 % interval of the difference contains 0.",
     )
     table.add_column("", no_wrap=True)
@@ -149,7 +149,7 @@ def draw(
     for title, model in models.items():
         accuracy, rarest = (np.mean([run[name] for run in results[title]]) for name in (ALL, RARE))
         kernel = keras.ops.convert_to_numpy(model.get_layer("classes").kernel)
-        text = f"accuracy {accuracy:.0f} %\n{RAREST} rarest digits: {rarest:.0f} %"
+        text = f"balanced accuracy {accuracy:.0f} %\n{RAREST} rarest digits: {rarest:.0f} %"
         panels.append(Panel(title, kernel, text))
     pairs = len(results[title])
     note = (
@@ -157,7 +157,7 @@ def draw(
         "Pale lines point backward.\nImages: number of training images. "
     )
     note += (
-        f"The first of {pairs} pairs of networks. Accuracy: mean over all pairs, on test images."
+        f"The first of {pairs} pairs of networks. Accuracy: mean of all pairs, on test images."
         if pairs > 1
         else "Accuracy: of these two networks, on test images."
     )

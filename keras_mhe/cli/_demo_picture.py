@@ -18,7 +18,7 @@ _COMMON = "0.35"
 _RARE = [mpl.colors.to_hex(mpl.color_sequences["petroff10"][i]) for i in (2, 4, 0)]
 RAREST = len(_RARE)
 _WEDGE = "#ffd966"
-# The largest tilt of the plane of the closest pair, in degrees. It changes angles by at most 2 %.
+# The largest tilt of the plane of the closest pair, in degrees. It changes the angle by up to 3 %.
 _TILT = 12.0
 
 
@@ -28,7 +28,7 @@ class Panel(NamedTuple):
     Attributes:
         title: what distinguishes the network.
         class_vectors: array of shape `(3, classes)`, one class vector in each column.
-        text: one line below the class vectors.
+        text: lines below the class vectors.
     """
 
     title: str

@@ -12,7 +12,7 @@ import numpy as np
 from keras_mhe._printable import printable
 from keras_mhe._typing import Tensor
 from keras_mhe.plots._limits import drawn_limits
-from keras_mhe.plots._texts import name_lines, space_text, wrapped
+from keras_mhe.plots._texts import add_legend, space_text, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,5 +83,5 @@ def pair_curves(
     ax.set(xlim=(-0.02 * end, 1.02 * end), ylim=(-0.1, 6))
     ax.xaxis.set_major_locator(mpl.ticker.MultipleLocator(15 if end <= 100 else 30))
     ax.grid(alpha=0.3)
-    name_lines(ax, lines, names)
+    add_legend(ax, lines, names)
     return ax

@@ -16,7 +16,7 @@ def space_text(half_spaces: Iterable[bool]) -> str:
     """What half space and full space mean, for kernels that are in half space or not."""
     spaces = set(half_spaces)
     if len(spaces) > 1:
-        return f"{_HALF}; full space: as two"
+        return f"{_HALF}\nfull space: as two neurons"
     return "".join(_HALF if half else _FULL for half in spaces)
 
 
@@ -35,7 +35,7 @@ def wrapped(ax: "Axes", text: str, size: float) -> str:
     return "\n".join(textwrap.fill(line, width) for line in text.split("\n"))
 
 
-def name_lines(
+def add_legend(
     ax: "Axes", handles: Sequence["Artist"], names: Sequence[str], **options: Any
 ) -> None:
     """Adds a legend with any names.

@@ -14,7 +14,7 @@ from keras_mhe.analysis import EnergyMonitor
 from keras_mhe.plots._limits import drawn_limits
 from keras_mhe.plots._marks import MAX_LINEAR, mark_positions
 from keras_mhe.plots._names import shortened
-from keras_mhe.plots._texts import name_lines, space_text, wrapped
+from keras_mhe.plots._texts import add_legend, space_text, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,13 +82,14 @@ def energies_over_training(
         ax = plt.figure(figsize=(6, 4), layout="constrained").add_subplot()
     drawn = drawn_limits(ax, "y")
     lines: dict[str, tuple[list[int], list[float]]] = {}
-    spaces = set()
+    spaces: dict[str, bool] = {}
     for record in records:
         for row in record["rows"]:
             steps, numbers = lines.setdefault(row["name"], ([], []))
             steps.append(record["step"])
             numbers.append(np.nan if row[value] is None else row[value])
-            spaces |= {row["half_space"]} if "half_space" in row else set()
+            if "half_space" in row:
+                spaces[row["name"]] = row["half_space"]
     finite = [number for _, numbers in lines.values() for number in numbers if np.isfinite(number)]
     if value == "position":
         ax.axhline(1, color="0.6", linewidth=1, linestyle="--")
@@ -111,14 +112,16 @@ def energies_over_training(
             markevery=marks, label=printable(name),
         )  # fmt: skip
         names.append(shortened(name, _NAME_LENGTH))
+        if len(set(spaces.values())) > 1 and name in spaces:
+            names[-1] += " (half)" if spaces[name] else " (full)"
     if not finite:
         ax.annotate("unknown", (0.5, 0.6), xycoords="axes fraction", color="0.4", ha="center")
     if named:
-        name_lines(ax, handles, names, fontsize=8, framealpha=0.6)
+        add_legend(ax, handles, names, fontsize=8, framealpha=0.6)
     else:
         mappable = mpl.cm.ScalarMappable(mpl.colors.Normalize(1, len(lines)), "viridis")
         ax.figure.colorbar(mappable, ax=ax, label="kernel, by depth")
-    label = "\n".join(filter(None, ["training step", space_text(spaces)]))
+    label = "\n".join(filter(None, ["training step", space_text(spaces.values())]))
     ax.set_xlabel(wrapped(ax, label, 9), fontsize=9)
     ax.set_ylabel(labels[value], fontsize=9)
     ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator("auto", integer=True, min_n_ticks=1))

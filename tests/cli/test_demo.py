@@ -80,13 +80,13 @@ class TestPicture:
         }
         figure = demo.draw(split, models, runs)
         texts = [[text.get_text() for text in ax.texts] for ax in figure.axes]
-        assert texts[0][-3::2] == ["without MHE", "accuracy 55 %\n3 rarest digits: 2 %"]
-        assert texts[1][-3::2] == ["with MHE", "accuracy 65 %\n3 rarest digits: 12 %"]
+        assert texts[0][-3::2] == ["without MHE", "balanced accuracy 55 %\n3 rarest digits: 2 %"]
+        assert texts[1][-3::2] == ["with MHE", "balanced accuracy 65 %\n3 rarest digits: 12 %"]
         for (*names, _, angle, _), model in zip(texts, models.values(), strict=True):
             assert names == [str(digit) for digit in split.digits]
             report = energy_report(model, half_space=False, where="classes")
             assert angle == f"smallest angle {report.summary['nearest_angle_min']:.0f}°"
-        assert "mean over all pairs" in figure.texts[0].get_text()
+        assert "mean of all pairs" in figure.texts[0].get_text()
 
     def test_picture_of_one_pair_does_not_speak_of_means(self):
         models = {name: demo.build(None, 1) for name in demo.VARIANTS}

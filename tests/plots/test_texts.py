@@ -100,6 +100,13 @@ def test_training_explains_the_space_if_the_history_has_it(row):
     assert HALF in label.replace("\n", " ")
 
 
+def test_training_names_the_space_of_each_kernel_if_a_history_has_both():
+    rows = [{"name": n, "position": 0.5, "half_space": n == "a"} for n in "ab"]
+    ax = energies_over_training([{"step": 0, "rows": rows}])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a (half)", "b (full)"]
+    assert "full space: as two" in ax.get_xlabel().replace("\n", " ")
+
+
 def test_pair_curves_explain_half_space():
     assert HALF in pair_curves({"half": HalfSpaceMHE()}).get_xlabel()
     assert "space" not in pair_curves({"full": MHE()}).get_xlabel()
