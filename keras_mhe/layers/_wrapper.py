@@ -42,7 +42,8 @@ class HypersphericalRegularization(FactorVariable, keras.layers.Wrapper):
         regularizer: a regularizer of this package, or its sum with regularizers of Keras. If its
             `neuron_axis` is None, the layer determines which axes index neurons. Filters of
             DepthwiseConv then compete only within their channel.
-        **kwargs: arguments of `keras.layers.Layer`.
+        **kwargs: arguments of `keras.layers.Layer`. Without `name`, the wrapper has the name of the
+            layer. A model with the same layer inside and outside of a wrapper needs two names.
 
     Attributes:
         factor: scalar variable, the weight of the energy. Its initial value is the factor of the
@@ -83,9 +84,11 @@ class HypersphericalRegularization(FactorVariable, keras.layers.Wrapper):
         regularizer: keras.Regularizer,
         **kwargs: Any,
     ) -> None:
-        # The inner layer casts its inputs and weights. The state is computed from uncast weights.
         if isinstance(layer, keras.layers.Layer):
+            # The inner layer casts its inputs and weights. The state is computed from uncast
+            # weights.
             kwargs.setdefault("dtype", layer.variable_dtype)
+            kwargs["name"] = kwargs.get("name") or layer.name
         super().__init__(layer, autocast=False, **kwargs)
         self.supports_masking = layer.supports_masking
         self.regularizer = keras.regularizers.get(regularizer)

@@ -28,8 +28,9 @@ from keras_mhe.models._many_neurons import MANY_NEURONS, SAMPLE
 from keras_mhe.models._plan import WRAPPED, Plan, plan_kernel, skip_partial_layers
 from keras_mhe.models._rebuild import rebuild_with, strategy_scope
 from keras_mhe.models._saved import SavedRegularizer, reason_of_loss, survives_saving
-from keras_mhe.models._table import Row, Table
-from keras_mhe.models._terms import is_energy, sum_of_terms
+from keras_mhe.models._table import NOT_SELECTED, Row, Table
+from keras_mhe.models._terms import is_energy, short_form, sum_of_terms
+from keras_mhe.regularizers._base import terms_of
 from keras_mhe.regularizers._mhe import MHE, HalfSpaceMHE
 
 
@@ -68,7 +69,7 @@ def _plans(
                 replaceable=replaceable,
             )
         else:
-            plan = Plan(found, role, "not selected by `where`")
+            plan = Plan(found, role, NOT_SELECTED)
         plans.append(plan)
     return skip_partial_layers(plans)
 
@@ -80,7 +81,7 @@ def _wrappers(plans: list[Plan]) -> dict[int, HypersphericalRegularization]:
         owner = plan.found.owners[0]
         if plan.wrap and id(owner) not in wrappers:
             wrappers[id(owner)] = HypersphericalRegularization(
-                owner, sum_of_terms(plan.new), name=owner.name, trainable=owner.trainable
+                owner, sum_of_terms(plan.new), trainable=owner.trainable
             )
     return wrappers
 
@@ -135,6 +136,29 @@ def _rows(model: keras.Model, plans: list[Plan], energies: bool) -> list[Row]:
         note = unsupported_reason(weight.name) if energies else "neither a kernel nor embeddings"
         rows.append(Row(path, weight.name, tuple(weight.shape), note=note))
     return rows
+
+
+def _title(plans: list[Plan], regularizers: dict[str, Any]) -> str:
+    """How many kernels are regularized, and by what."""
+    regularized = [plan for plan in plans if plan.regularized]
+    sentences = [f"Kernels regularized: {len(regularized)} of {len(plans)}."]
+    for role, regularizer in regularizers.items():
+        if any(plan.role == role for plan in regularized):
+            terms = " + ".join(map(short_form, terms_of(regularizer)))
+            sentences.append(f"{role.capitalize()} layers: {terms}.")
+    return " ".join(sentences)
+
+
+def _why_unchanged(plans: list[Plan], regularizers: dict[str, Any]) -> str:
+    """A sentence if the caller asked to leave all selected kernels as they are, or ""."""
+    unchanged = [role for role, regularizer in regularizers.items() if regularizer is None]
+    selected = {plan.role for plan in plans if plan.note != NOT_SELECTED}
+    given = any(r is not None and r is not _default(role) for role, r in regularizers.items())
+    if not unchanged or given or not selected <= set(unchanged):
+        return ""
+    arguments = " and ".join(f"`{role}`" for role in unchanged)
+    verb = "are" if len(unchanged) > 1 else "is"
+    return f" {arguments} {verb} None: nothing was changed, and existing regularizers stay."
 
 
 def _check_any_regularized(model: keras.Model, plans: list[Plan]) -> None:
@@ -203,8 +227,9 @@ def regularize(
             Sequential model that is not built gets its regularizers when it is built.
         hidden: regularizer for the kernels of hidden layers: one of this package, any other
             `keras.Regularizer`, a sum of them, a function of a kernel, or a name such as `"l2"`.
-            None means that these kernels stay as they are. The default is in full space for
-            `embeddings`, because the negative of an embedding means something else.
+            None means that these kernels stay as they are, with the regularizers that they have.
+            If both are None, nothing changes. The default is in full space for `embeddings`,
+            because the negative of an embedding means something else.
         output: the same for output layers. These are the layers whose neurons become an output of
             the model, directly or through activations, flattening, reshaping and other operations
             with one input and no weights. If `output` is not given, and `hidden` contains no energy
@@ -251,10 +276,13 @@ def regularize(
     kernels = with_named_axes(find_kernels(model), axes)
     outputs, unknown = output_layers(model)
     plans = _plans(model, kernels, where, outputs, regularizers)
+    energies = any(map(has_energy, regularizers.values()))
+    title = _title(plans, regularizers)
+    if unchanged := _why_unchanged(plans, regularizers):
+        return Table(model, _rows(model, plans, energies), title + unchanged)
     _check_any_regularized(model, plans)
     many_neurons = _warning_of_many_neurons(plans)
     regularized = [plan for plan in plans if plan.regularized]
-    title = f"Kernels regularized: {len(regularized)} of {len(plans)}."
     with rollback_on_error(kernels):
         for plan in regularized:
             terms = plan.kept if plan.wrap else plan.new + plan.kept
@@ -271,5 +299,4 @@ def regularize(
     title += many_neurons
     if unknown:
         title += f" The output layers of {unknown} are unknown: all its kernels count as hidden."
-    energies = any(map(has_energy, regularizers.values()))
     return Table(new, _rows(new, plans, energies), title)

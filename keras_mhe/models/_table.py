@@ -1,11 +1,18 @@
 """The table that `regularize` and `unregularize` return."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import keras
 
 from keras_mhe._text_tables import format_table, names_by_reason, short_name
 from keras_mhe._typing import Shape
+
+
+# The note of kernels that `where` did not select. They are only counted in the text of a table.
+NOT_SELECTED = "not selected by `where`"
+# The most rows of the text of a table. Kernels that are alike share a row if there are more.
+_MOST_ROWS = 20
 
 
 class Row(NamedTuple):
@@ -39,8 +46,49 @@ class Row(NamedTuple):
     note: str = ""
 
 
+def _listed(rows: list[Row]) -> list[list[Row]]:
+    """The kernels in each row of the text: one, or all that are alike if there are many kernels."""
+    rows = [row for row in rows if row.note != NOT_SELECTED]
+    if len(rows) > _MOST_ROWS:
+        rows = [row for row in rows if row.action != "skipped"]
+    if len(rows) <= _MOST_ROWS:
+        return [[row] for row in rows]
+    alike: dict[Any, list[Row]] = {}
+    for row in rows:
+        # The sizes of a convolution's window, or nothing for a matrix.
+        window = None if row.shape is None else (len(row.shape), row.shape[:-2])
+        alike.setdefault((row.kernel, window, row.role, row.action), []).append(row)
+    return list(alike.values())
+
+
+def _name(rows: list[Row]) -> str:
+    more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+    return short_name(rows[0].layer, rows[0].kernel) + more
+
+
+def _shape(rows: list[Row]) -> str:
+    """The sizes that all kernels have in common, and an ellipsis for each other one."""
+    shapes = [row.shape for row in rows if row.shape is not None]
+    sizes = ["…" if len(set(axis)) > 1 else str(axis[0]) for axis in zip(*shapes, strict=True)]
+    return f"({', '.join(sizes)}{',' * (len(sizes) == 1)})" if shapes else ""
+
+
+def _range(values: Iterable[int | None]) -> str:
+    known = sorted({value for value in values if value is not None})
+    return "-".join(str(value) for value in dict.fromkeys((known[0], known[-1]))) if known else ""
+
+
+def _neurons(rows: list[Row]) -> str:
+    groups = _range(row.groups for row in rows)
+    return f"{groups} * " * (groups not in ("", "1")) + _range(row.neurons for row in rows)
+
+
 class Table:
     """A model and what was done to each of its kernels. Prints as text.
+
+    The text has a row for each kernel. If there are more than 20 kernels, it has rows only for
+    those that were changed, and if these are more than 20, one row for all that are alike: `rows`
+    has each of them.
 
     Attributes:
         model: the model to train and to save.
@@ -52,20 +100,28 @@ class Table:
         self.model, self.rows, self.title = model, rows, title
 
     def __repr__(self) -> str:
-        names = ("kernel", "shape", "neurons", "dimension", "role", "action")
-        columns: dict[str, list[str]] = {name: [] for name in names}
-        for row in self.rows:
-            groups = f"{row.groups} * " if row.groups not in (None, 1) else ""
-            columns["kernel"].append(short_name(row.layer, row.kernel))
-            columns["shape"].append("" if row.shape is None else str(row.shape))
-            columns["neurons"].append("" if row.neurons is None else f"{groups}{row.neurons}")
-            columns["dimension"].append("" if row.dimension is None else str(row.dimension))
-            columns["role"].append(row.role or "")
-            columns["action"].append(row.action)
-        notes = [
-            (short_name(row.layer, row.kernel), f"{row.action.capitalize()}, {row.note}")
-            for row in self.rows
-            if row.note
-        ]
-        numbers = ("neurons", "dimension")
-        return format_table(self.title, columns, numbers, *names_by_reason(notes))
+        listed = _listed(self.rows)
+        columns = {
+            "kernel": list(map(_name, listed)),
+            "shape": list(map(_shape, listed)),
+            "neurons": list(map(_neurons, listed)),
+            "dimension": [_range(row.dimension for row in rows) for rows in listed],
+            "role": [rows[0].role or "" for rows in listed],
+            "action": [rows[0].action for rows in listed],
+        }
+        if len(set(columns["action"])) == 1:
+            # The title says it, or the notes.
+            del columns["action"]
+        notes = names_by_reason(
+            [
+                (short_name(row.layer, row.kernel), f"{row.action.capitalize()}, {row.note}")
+                for row in self.rows
+                if row.note not in ("", NOT_SELECTED)
+            ]
+        )
+        not_selected = sum(row.note == NOT_SELECTED for row in self.rows)
+        if not_selected:
+            notes.append(f"Skipped, {NOT_SELECTED}: {not_selected} kernels.")
+        if sum(map(len, listed)) > len(listed):
+            notes.append("Kernels that are alike share a row; `.rows` has a row for each kernel.")
+        return format_table(self.title, columns, ("neurons", "dimension"), *notes)

@@ -78,4 +78,4 @@ def unregularize(model: keras.Model) -> Table:
         new, warning = rebuild_with(model, unwrap)
     forget_compiled_steps(model)
     removed = sum(row.action == "removed" for row in rows)
-    return Table(new, rows, f"Kernels that had an energy: {removed}." + warning)
+    return Table(new, rows, f"Kernels whose energy was removed: {removed}." + warning)
