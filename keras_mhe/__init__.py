@@ -1,6 +1,6 @@
 """Hyperspherical-energy regularization for Keras."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from keras_mhe import reference
 from keras_mhe.analysis import EnergyMonitor, energy_report
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from keras_mhe import plots as plots
 else:
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> object:
         # The only public module that needs matplotlib, imported when it is first used.
         if name == "plots":
             import importlib

@@ -112,10 +112,23 @@ def test_package_lists_exactly_its_public_names():
 
 
 @pytest.mark.parametrize(
-    "name", ["analysis", "energies", "initializers", "kernels", "models", "regularizers"]
+    "name",
+    [
+        "analysis",
+        "energies",
+        "initializers",
+        "kernels",
+        "layers",
+        "models",
+        "plots",
+        "regularizers",
+    ],
 )
 def test_subpackages_define_their_public_names(name):
     package = getattr(keras_mhe, name)
     assert package.__all__ == sorted(package.__all__, key=lambda x: (not x.isupper(), x))
     for public in package.__all__:
         getattr(package, public)
+    # What a completion by the Tab key shows.
+    shown = {public for public in dir(package) if not public.startswith("_")}
+    assert shown == set(package.__all__)

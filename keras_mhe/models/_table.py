@@ -8,7 +8,6 @@ import keras
 from keras_mhe._text_tables import format_table, names_by_reason, short_name
 from keras_mhe._typing import Shape
 
-
 # The note of kernels that `where` did not select. They are only counted in the text of a table.
 NOT_SELECTED = "not selected by `where`"
 # The most rows of the text of a table. Kernels that are alike share a row if there are more.

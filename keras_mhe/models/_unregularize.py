@@ -4,7 +4,8 @@ from typing import Any
 
 import keras
 
-from keras_mhe._keras_internals import forget_compiled_steps
+from keras_mhe._keras_internals import forget_compiled_steps, nested_layers
+from keras_mhe._text_tables import names_by_reason
 from keras_mhe.kernels._model import ModelKernel, check_model, find_kernels, replaceable_layers
 from keras_mhe.kernels._outputs import output_layers
 from keras_mhe.kernels._roles import role_of
@@ -14,7 +15,25 @@ from keras_mhe.models._assign import assign_regularizer, rollback_on_error
 from keras_mhe.models._rebuild import rebuild_with
 from keras_mhe.models._table import Row, Table
 from keras_mhe.models._terms import is_energy, sum_of_terms
-from keras_mhe.regularizers._base import RegularizerSum, terms_of
+from keras_mhe.regularizers._base import terms_of
+
+
+def _still_needed(model: keras.Model) -> str:
+    """A sentence for each class of this package that a saved model would contain, or ""."""
+
+    def is_own(part: Any) -> bool:
+        return type(part).__module__.startswith("keras_mhe.")
+
+    found = [
+        (layer.name, type(part).__name__)
+        for layer in nested_layers(model)
+        for part in ([layer] if is_own(layer) else vars(layer).values())
+        if is_own(part)
+    ]
+    reason = " A saved model loads only with keras_mhe, because of"
+    # An attribute may occur under two names.
+    once = dict.fromkeys((layer, f"{reason} {name}") for layer, name in found)
+    return "".join(names_by_reason(list(once)))
 
 
 def unregularize(model: keras.Model) -> Table:
@@ -22,8 +41,12 @@ def unregularize(model: keras.Model) -> Table:
 
     Other regularizers and all weights stay. This includes regularizers such as L2 that `regularize`
     added, because they do not tell who added them; a factor of zero switches them off, as in
-    `regularize(model, keras.regularizers.L2(0.0))`. A model saved after this call loads without
-    this package.
+    `regularize(model, keras.regularizers.L2(0.0))`.
+
+    The `.model` of the table can be saved to a file that loads without this package. If several
+    regularizers stay on a kernel, they become one `keras.regularizers.L1L2` if they are L1 and L2.
+    Any other sum needs this package, and so do its other layers and initializers. The title of the
+    table names them.
 
     Args:
         model: a functional, Sequential or subclassed model, as in `regularize`.
@@ -71,11 +94,10 @@ def unregularize(model: keras.Model) -> Table:
             others = [term for term in terms if not is_energy(term)]
             if len(others) < len(terms) or wrapped or is_wrapped(found.kernel):
                 kept = sum_of_terms(others)
-                own_sum = isinstance(kept, RegularizerSum)
-                note = "this sum of regularizers loads only with keras_mhe" if own_sum else ""
-                add_row(found, "removed", kept, note)
+                add_row(found, "removed", kept, "")
                 assign_regularizer(found, kept)
         new, warning = rebuild_with(model, unwrap)
     forget_compiled_steps(model)
     removed = sum(row.action == "removed" for row in rows)
-    return Table(new, rows, f"Kernels whose energy was removed: {removed}." + warning)
+    title = f"Kernels whose energy was removed: {removed}.{warning}{_still_needed(new)}"
+    return Table(new, rows, title)

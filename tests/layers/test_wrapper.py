@@ -20,6 +20,8 @@ from keras_mhe import (
     GroupProjection,
     HalfSpaceMHE,
     HypersphericalRegularization,
+    energy_report,
+    regularize,
 )
 
 
@@ -155,6 +157,44 @@ class TestLoss:
         np.testing.assert_array_equal(
             numpy(wrap(lstm, MHE())(wrap(embedding, MHE())(ids))), expected
         )
+
+
+class TestName:
+    def test_wrapper_has_the_name_of_its_layer(self):
+        wrapper = HypersphericalRegularization(layers.Dense(4, name="head"), MHE())
+        model = keras.Sequential([keras.Input((8,)), wrapper])
+        assert model.get_layer("head") is wrapper
+        [row] = energy_report(model).rows
+        assert (row.layer, row.name) == ("head", "head")
+        [row] = regularize(model, where="head").rows
+        assert (row.layer, row.kernel) == ("head", "kernel")
+        assert keras.models.clone_model(model).layers[0].name == "head"
+        named = HypersphericalRegularization(wrapper.layer, MHE(), name="other")
+        assert named.name == "other"
+        assert HypersphericalRegularization.from_config(named.get_config()).name == "other"
+
+    def test_wrappers_of_layers_with_automatic_names_have_different_names(self):
+        wrappers = [HypersphericalRegularization(layers.Dense(4), MHE()) for _ in range(3)]
+        inputs = keras.Input((4,))
+        model = keras.Model(inputs, [wrapper(inputs) for wrapper in wrappers])
+        assert len({layer.name for layer in model.layers}) == 4
+
+    def test_files_of_wrappers_with_other_names_are_loaded(self, tmp_path):
+        # Before, a wrapper without a name was called `hyperspherical_regularization`.
+        def build(**options):
+            layer = layers.Dense(4, name="head")
+            wrapper = HypersphericalRegularization(layer, angle_comhe(dim=2), **options)
+            return keras.Sequential([keras.Input((8,)), wrapper])
+
+        old, new = build(name="hyperspherical_regularization"), build()
+        old.save(tmp_path / "old.keras")
+        old.save_weights(tmp_path / "old.weights.h5")
+        loaded = keras.models.load_model(tmp_path / "old.keras")
+        new.load_weights(tmp_path / "old.weights.h5")
+        assert loaded.layers[0].name == "hyperspherical_regularization"
+        for model in (loaded, new):
+            for one, other in zip(old.get_weights(), model.get_weights(), strict=True):
+                np.testing.assert_array_equal(one, other)
 
 
 class TestFactor:

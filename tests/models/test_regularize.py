@@ -181,6 +181,37 @@ class TestSelection:
         assert actions(regularize(dense_model(6, 4), hidden=None)) == ["skipped", "regularized"]
         assert actions(regularize(dense_model(6, 4), output=None)) == ["regularized", "skipped"]
 
+    def test_none_for_both_changes_nothing(self):
+        model = dense_model(6, 4)
+        regularize(model, HalfSpaceMHE(1.0) + keras.regularizers.L2(0.01))
+        before = [layer.kernel.regularizer for layer in model.layers]
+        table = regularize(model, hidden=None, output=None)
+        assert table.model is model
+        assert actions(table) == ["skipped", "skipped"]
+        assert [row.regularizer for row in table.rows] == before
+        assert [layer.kernel.regularizer for layer in model.layers] == before
+        assert "`hidden` and `output` are None: nothing was changed" in table.title
+
+    def test_none_for_the_selected_layers_changes_nothing(self):
+        model = dense_model(6, 4)
+        table = regularize(model, hidden=None, where="dense_0")
+        assert model.losses == []
+        assert "`hidden` is None: nothing was changed" in table.title
+        # A regularizer that acts on no kernel is still an error.
+        with pytest.raises(ValueError, match="no regularizer for hidden layers"):
+            regularize(model, None, MHE(1.0), where="dense_0")
+
+    @pytest.mark.parametrize("baseline", [None, HalfSpaceMHE(0.0)])
+    def test_loop_over_factors_can_begin_with_a_baseline(self, baseline):
+        model = dense_model(6, 4)
+        for hidden in (baseline, HalfSpaceMHE(1.0), HalfSpaceMHE(2.0)):
+            clone = keras.models.clone_model(model)
+            clone.set_weights(model.get_weights())
+            regularize(clone, hidden, None)
+            energy = energy_value(model.layers[0].kernel, **HALF)
+            expected = energy * getattr(hidden, "factor", 0.0)
+            assert sum_of_losses(clone) == pytest.approx(expected, rel=1e-5)
+
     def test_neuron_axis_of_the_regularizer_takes_precedence(self):
         model = dense_model(6, 4)
         regularize(model, HalfSpaceMHE(1.0, neuron_axis=0), output=None)
@@ -381,11 +412,16 @@ class TestAttention:
 
 @pytest.mark.slow
 @pytest.mark.once
-def test_code_of_the_models_page_runs_and_gives_the_stated_results():
+def test_code_of_the_models_page_runs_and_gives_the_stated_results(tmp_path, monkeypatch, capsys):
     page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
     names = {}
-    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+    blocks = r"```python\n(.*?)```(?:\n\nprints\n\n```text\n(.*?)```)?"
+    for block, printed in re.findall(blocks, page, re.DOTALL):
         exec(block, names)
+        output = capsys.readouterr().out
+        assert not printed or output == printed
     assert tuple(names["wrapped"].get_layer("conv").state["projection"].shape) == (30, 49)
     assert len(names["model"].losses) == 2
 

@@ -1,5 +1,11 @@
 """Saving a regularized model keeps its energies, or the table says which ones are lost."""
 
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import pytest
 from keras import layers
@@ -10,7 +16,63 @@ from small_models import (
     transformer_model,
 )
 
-from keras_mhe import regularize
+from keras_mhe import (
+    MHE,
+    HalfSpaceMHE,
+    HypersphericalRegularization,
+    MinimumEnergy,
+    Uniformity,
+    regularize,
+)
+
+
+def attention_model():
+    inputs = keras.Input((4, 8))
+    model = keras.Model(inputs, layers.MultiHeadAttention(2, 3)(inputs, inputs))
+    regularize(model)
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.once
+def test_models_page_quotes_the_errors_of_loading_without_the_package(tmp_path):
+    both = HalfSpaceMHE(1.0) + keras.regularizers.L2(5e-4)
+    parts = [
+        [layers.Dense(4, kernel_regularizer=MHE())],
+        [layers.Dense(4, kernel_regularizer=both)],
+        None,
+        [HypersphericalRegularization(layers.Dense(4), MHE())],
+        [layers.Dense(4), Uniformity(MHE())],
+        [layers.Dense(4, kernel_initializer=MinimumEnergy())],
+    ]
+    for number, part in enumerate(parts):
+        model = keras.Sequential([keras.Input((8,)), *part]) if part else attention_model()
+        model.save(tmp_path / f"{number}.keras")
+        (tmp_path / f"{number}.json").write_text(model.to_json())
+    program = (
+        "import json, keras, pathlib, sys\n"
+        "def error(load, argument):\n"
+        "    try:\n"
+        "        load(argument)\n"
+        "    except Exception as error:\n"
+        "        return str(error)\n"
+        "messages = []\n"
+        f"for number in range({len(parts)}):\n"
+        "    text = pathlib.Path(f'{number}.json').read_text()\n"
+        "    messages.append(error(keras.models.load_model, f'{number}.keras'))\n"
+        "    messages.append(error(keras.models.model_from_json, text))\n"
+        "assert 'keras_mhe' not in sys.modules\n"
+        "print(json.dumps(messages))\n"
+    )
+    command = [sys.executable, "-P", "-c", program]
+    result = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    messages = json.loads(result.stdout.splitlines()[-1])
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text("utf-8")
+    quoted = re.findall(r"^\| .* \| `(Could not .*)` \|$", page, re.M)
+    assert len(quoted) == len(parts)
+    for number, quote in enumerate(quoted):
+        for message in messages[2 * number : 2 * number + 2]:
+            assert message.rpartition("Exception encountered: ")[2].startswith(quote)
 
 
 @pytest.mark.parametrize("build", [transformer_model, convolutional_model])

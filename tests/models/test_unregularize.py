@@ -10,7 +10,15 @@ from helpers import normals
 from keras import layers
 from small_models import dense_model
 
-from keras_mhe import MHE, MHP, HypersphericalRegularization, regularize, unregularize
+from keras_mhe import (
+    MHE,
+    MHP,
+    HypersphericalRegularization,
+    MinimumEnergy,
+    Uniformity,
+    regularize,
+    unregularize,
+)
 from keras_mhe.regularizers import RegularizerSum
 
 
@@ -58,6 +66,24 @@ def test_unregularized_model_loads_without_keras_mhe(tmp_path):
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
     outputs = model.predict(inputs, verbose=0)
     np.testing.assert_allclose(np.load(tmp_path / "outputs.npy"), outputs, rtol=1e-5)
+
+
+def test_title_names_what_still_needs_the_package():
+    rest = keras.regularizers.L2(0.01) + (MHE() + keras.regularizers.OrthogonalRegularizer())
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dense(6, kernel_regularizer=rest, name="sum"),
+            layers.Dense(5, kernel_initializer=MinimumEnergy(), name="initialized"),
+            Uniformity(MHE(), name="points"),
+            HypersphericalRegularization(layers.Dense(4), MHE()),
+        ]
+    )
+    reason = "A saved model loads only with keras_mhe, because of"
+    assert unregularize(model).title == (
+        f"Kernels whose energy was removed: 2. {reason} RegularizerSum: sum. "
+        f"{reason} MinimumEnergy: initialized. {reason} Uniformity: points."
+    )
 
 
 def test_unregularize_skips_wrappers_inside_other_wrappers():
