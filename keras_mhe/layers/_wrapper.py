@@ -85,8 +85,7 @@ class HypersphericalRegularization(FactorVariable, keras.layers.Wrapper):
         **kwargs: Any,
     ) -> None:
         if isinstance(layer, keras.layers.Layer):
-            # The inner layer casts its inputs and weights. The state is computed from uncast
-            # weights.
+            # The inner layer casts inputs and weights. The state is computed from uncast weights.
             kwargs.setdefault("dtype", layer.variable_dtype)
             kwargs["name"] = kwargs.get("name") or layer.name
         super().__init__(layer, autocast=False, **kwargs)

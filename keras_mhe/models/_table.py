@@ -85,9 +85,9 @@ def _neurons(rows: list[Row]) -> str:
 class Table:
     """A model and what was done to each of its kernels. Prints as text.
 
-    The text has a row for each kernel. If there are more than 20 kernels, it has rows only for
-    those that were changed, and if these are more than 20, one row for all that are alike: `rows`
-    has each of them.
+    The text has a row for each kernel that `where` selected. If these are more than 20, it has rows
+    only for those that changed. If more than 20 changed, kernels that are alike share a row: those
+    of the same role whose windows have the same size. `rows` has all kernels.
 
     Attributes:
         model: the model to train and to save.

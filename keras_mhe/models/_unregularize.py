@@ -72,7 +72,7 @@ def unregularize(model: keras.Model) -> Table:
     kernels, rows = find_kernels(model), []
     outputs, _ = output_layers(model)
 
-    def add_row(found: ModelKernel, action: str, regularizer: Any, note: str) -> None:
+    def add_row(found: ModelKernel, action: str, regularizer: Any, note: str = "") -> None:
         role = role_of(found, outputs)
         named = (found.path, found.name, found.kernel.shape)
         rows.append(Row(*named, role=role, action=action, regularizer=regularizer, note=note))
@@ -94,7 +94,7 @@ def unregularize(model: keras.Model) -> Table:
             others = [term for term in terms if not is_energy(term)]
             if len(others) < len(terms) or wrapped or is_wrapped(found.kernel):
                 kept = sum_of_terms(others)
-                add_row(found, "removed", kept, "")
+                add_row(found, "removed", kept)
                 assign_regularizer(found, kept)
         new, warning = rebuild_with(model, unwrap)
     forget_compiled_steps(model)

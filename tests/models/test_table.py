@@ -53,6 +53,7 @@ def test_each_kernel_has_a_row_if_there_are_few():
     assert [row[-1] for row in rows] == [row.action for row in table.rows]
 
 
+@pytest.mark.parametrize("count", [3, 25])
 def test_layers_that_where_did_not_select_are_counted(count):
     lines = repr(regularize(blocks(count), where="head")).splitlines()
     assert len(lines) == 7
