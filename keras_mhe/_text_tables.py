@@ -69,15 +69,16 @@ def _wrapped(text: str, console: Any, indent: str = "  ") -> list[str]:
 def _table_lines(columns: dict[str, list[str]], numbers: Sequence[str], console: Any) -> list[str]:
     """The lines of a table. A name that is too long for the first column has its own line."""
     first, *others = columns
-    sizes = {name: max(map(_size, [name, *cells])) for name, cells in columns.items()}
+    headings = {name: name.split("\n") for name in columns}
+    sizes = {name: max(map(_size, headings[name] + cells)) for name, cells in columns.items()}
     room = console.width - 1 - sum(sizes[name] + 2 for name in others)
     rows = list(zip(*columns.values(), strict=True))
     if room < _size(first):
         # The terminal is too narrow for a table.
         texts = (
-            f"{name}: " + ", ".join(f"{column} {cell}".strip() for column, cell in pairs if cell)
+            f"{name}: " + ", ".join(f"{title} {cell}".strip() for title, cell in pairs if cell)
             for name, *cells in rows
-            for pairs in [zip(others, cells, strict=True)]
+            for pairs in [zip((" ".join(headings[other]) for other in others), cells, strict=True)]
         )
         return [line for text in texts for line in _wrapped(text, console)]
     sizes[first] = max(size for size in map(_size, [first, *columns[first]]) if size <= room)
@@ -89,7 +90,10 @@ def _table_lines(columns: dict[str, list[str]], numbers: Sequence[str], console:
             padded.append(space + cell if name in numbers else cell + space)
         return f" {'  '.join(padded)}".rstrip()
 
-    lines = [line(list(columns)), " " + "─" * (sum(sizes.values()) + 2 * len(others))]
+    height = max(map(len, headings.values()))
+    padded = [[""] * (height - len(parts)) + parts for parts in headings.values()]
+    lines = [line(parts) for parts in zip(*padded, strict=True)]
+    lines.append(" " + "─" * (sum(sizes.values()) + 2 * len(others)))
     for name, *cells in rows:
         if _size(name) > sizes[first]:
             lines.append(" " + _shortened(name, console.width - 1))
@@ -109,7 +113,7 @@ def format_table(
     Args:
         title: a few sentences.
         columns: the cells of each column by its name, with the names of the rows first. Columns
-            with only empty cells are omitted.
+            with only empty cells are omitted. A name may have several lines.
         numbers: names of the columns that are aligned to the right.
         notes: sentences below the table.
     """

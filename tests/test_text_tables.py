@@ -66,6 +66,19 @@ def test_table_without_rows_is_a_title_with_notes(monkeypatch):
     assert format_table("Title.", {"kernel": []}, (), "Note.") == "Title.\nNote."
 
 
+def test_headings_of_several_lines_end_in_one_line(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    columns = {"kernel": ["head"], "nearest\nmin°": ["12.5"], "angle\nmean°": ["6.0"]}
+    lines = format_table("", columns, list(columns)[1:]).splitlines()
+    assert [line.split() for line in lines[-4:-2]] == [
+        ["nearest", "angle"],
+        ["kernel", "min°", "mean°"],
+    ]
+    ends = [[line.index(word) + len(word) for word in line.split()[-2:]] for line in lines[-4:-2]]
+    assert ends[0] == ends[1]
+    assert lines[-1].split() == ["head", "12.5", "6.0"]
+
+
 def test_many_names_of_one_reason_are_counted():
     few = names_by_reason([("a", "Left out"), ("b", "Left out")])
     assert few == ["Left out: a, b."]

@@ -230,7 +230,7 @@ class Report:
             "neurons *\ndimension": [f"{row.counts} * {row.dimension}" for row in self.rows],
             "nearest\nmin°": [number_text(row.nearest_angle_min, 1) for row in self.rows],
             "angle\nmean°": [number_text(row.nearest_angle_mean, 1) for row in self.rows],
-            "uniform°": [f"{row.uniform_nearest_angle:.1f}" for row in self.rows],
+            "uniform": [f"{row.uniform_nearest_angle:.1f}" for row in self.rows],
             "position": [number_text(row.position, 3) for row in self.rows],
             "energy": [f"{row.energy:.4g}" for row in self.rows],
         }

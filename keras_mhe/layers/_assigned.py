@@ -9,10 +9,8 @@ from keras_mhe._typing import Tensor
 from keras_mhe.energies._neurons import check_axes
 from keras_mhe.kernels._layer import Kernel, is_plain
 from keras_mhe.layers._kernel_regularizer import KernelRegularizer, own_regularizer
-from keras_mhe.regularizers._attention import AttentionEnergy
+from keras_mhe.regularizers._attention import AttentionEnergy, is_energy
 from keras_mhe.regularizers._base import HypersphericalRegularizer, as_loss, terms_of
-
-_ENERGIES = (HypersphericalRegularizer, AttentionEnergy)
 
 
 class EffectiveKernelRegularizer(keras.Regularizer):
@@ -28,8 +26,7 @@ class EffectiveKernelRegularizer(keras.Regularizer):
         effective = getattr(self.layer, self.name)
         terms = terms_of(self.regularizer)
         return sum(
-            term.loss(effective) if isinstance(term, _ENERGIES) else as_loss(term(factor))
-            for term in terms
+            term.loss(effective) if is_energy(term) else as_loss(term(factor)) for term in terms
         )
 
 

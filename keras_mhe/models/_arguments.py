@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 import keras
 
 from keras_mhe._typing import Tensor
-from keras_mhe.models._terms import is_energy, sum_of_terms
-from keras_mhe.regularizers._attention import AttentionEnergy
+from keras_mhe.models._terms import sum_of_terms
+from keras_mhe.regularizers._attention import AttentionEnergy, is_energy
 from keras_mhe.regularizers._base import HypersphericalRegularizer, terms_of
 
 # What Keras accepts as a regularizer: an instance, a function of a kernel, a name, or None.

@@ -8,7 +8,8 @@ from keras_mhe._keras_internals import attention_regularizer_attribute
 from keras_mhe.kernels._layer import ATTENTION, is_plain
 from keras_mhe.kernels._model import ModelKernel
 from keras_mhe.layers._assigned import EffectiveKernelRegularizer
-from keras_mhe.models._terms import is_energy, sum_of_terms
+from keras_mhe.models._terms import sum_of_terms
+from keras_mhe.regularizers._attention import is_energy
 from keras_mhe.regularizers._base import terms_of
 
 

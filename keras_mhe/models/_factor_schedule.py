@@ -13,7 +13,7 @@ from keras_mhe._steps import batches_per_update, trained_batches
 from keras_mhe.kernels._model import LayerFilter, check_model
 from keras_mhe.models._factors import Factor, find_factors
 from keras_mhe.models._rebuild import strategy_scope
-from keras_mhe.models._terms import is_energy
+from keras_mhe.regularizers._attention import is_energy
 
 
 def _takes_factor(schedule: Callable[..., Any]) -> bool:

@@ -13,8 +13,7 @@ from keras_mhe.kernels._model import LayerFilter, ModelKernel, layer_predicate
 from keras_mhe.layers import HypersphericalRegularization, Uniformity
 from keras_mhe.layers._assigned import EffectiveKernelRegularizer
 from keras_mhe.layers._kernel_regularizer import KernelRegularizer, split_energy
-from keras_mhe.models._terms import is_energy
-from keras_mhe.regularizers._attention import AttentionEnergy
+from keras_mhe.regularizers._attention import AttentionEnergy, is_energy
 from keras_mhe.regularizers._base import RegularizerSum, as_loss, terms_of
 
 

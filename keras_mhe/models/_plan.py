@@ -22,13 +22,12 @@ from keras_mhe.models._many_neurons import (
 )
 from keras_mhe.models._terms import (
     MergedTerms,
-    is_energy,
     is_norm,
     merge_terms,
     short_form,
     term_name,
 )
-from keras_mhe.regularizers._attention import AttentionEnergy, head_sizes
+from keras_mhe.regularizers._attention import AttentionEnergy, head_sizes, is_energy
 from keras_mhe.regularizers._base import HypersphericalRegularizer, terms_of
 
 WRAPPED = "already wrapped"

@@ -13,23 +13,20 @@ from keras_mhe.kernels._model import (
     check_model,
     find_kernels,
     layer_predicate,
-    other_weights,
     replaceable_layers,
 )
 from keras_mhe.kernels._named_axes import NamedAxes, with_named_axes
 from keras_mhe.kernels._outputs import output_layers
 from keras_mhe.kernels._roles import is_half_space, role_of
-from keras_mhe.kernels._skip_reasons import unsupported_reason
 from keras_mhe.layers import HypersphericalRegularization
-from keras_mhe.layers._assigned import regularizer_of
 from keras_mhe.models._arguments import Regularizer, check_regularizer, has_energy
 from keras_mhe.models._assign import assign_regularizer, rollback_on_error
 from keras_mhe.models._many_neurons import MANY_NEURONS, SAMPLE
 from keras_mhe.models._plan import WRAPPED, Plan, plan_kernel, skip_partial_layers
 from keras_mhe.models._rebuild import rebuild_with, strategy_scope
-from keras_mhe.models._saved import SavedRegularizer, reason_of_loss, survives_saving
-from keras_mhe.models._table import NOT_SELECTED, Row, Table
-from keras_mhe.models._terms import is_energy, short_form, sum_of_terms
+from keras_mhe.models._rows import rows_of
+from keras_mhe.models._table import NOT_SELECTED, Table
+from keras_mhe.models._terms import short_form, sum_of_terms
 from keras_mhe.regularizers._base import terms_of
 from keras_mhe.regularizers._mhe import MHE, HalfSpaceMHE
 
@@ -93,51 +90,6 @@ def _attach_wrappers(kernels: list[ModelKernel]) -> None:
             found.owners[0].attach()
 
 
-def _expected_in_config(plan: Plan) -> SavedRegularizer:
-    """The place in the config of the model where the regularizer of a kernel should be."""
-    found = plan.found
-    if plan.wrap:
-        # The wrapper has the name of the layer.
-        return SavedRegularizer(found.owners[:1], "regularizer", sum_of_terms(plan.new))
-    if not plan.regularized or (found.kernel.factors and any(map(is_energy, plan.new + plan.kept))):
-        # With LoRA, Keras assigns the regularizer in the config to both factors after loading.
-        return SavedRegularizer([], "", None)
-    return SavedRegularizer(found.owners, found.kernel.argument, regularizer_of(found.kernel))
-
-
-def _row(plan: Plan, saved: bool, why_lost: str) -> Row:
-    found, note = plan.found, plan.note
-    if plan.regularized and not saved:
-        note = "; ".join(filter(None, [note, f"not saved: {why_lost}"]))
-    groups, dimension, neurons = plan.counts or (None, None, None)
-    return Row(
-        layer=found.path,
-        kernel=found.name,
-        shape=found.kernel.shape,
-        groups=groups,
-        dimension=dimension,
-        neurons=neurons,
-        role=plan.role,
-        action="regularized" if plan.regularized else "skipped",
-        regularizer=sum_of_terms(plan.new + plan.kept)
-        if plan.wrap
-        else regularizer_of(found.kernel),
-        saved=saved,
-        note=note,
-    )
-
-
-def _rows(model: keras.Model, plans: list[Plan], energies: bool) -> list[Row]:
-    """A row for each kernel, and one for each other weight with two or more axes."""
-    expected = [_expected_in_config(plan) for plan in plans]
-    saved, why_lost = survives_saving(model, expected), reason_of_loss(expected)
-    rows = [_row(plan, known, why_lost) for plan, known in zip(plans, saved, strict=True)]
-    for path, weight in other_weights(model, [plan.found for plan in plans]):
-        note = unsupported_reason(weight.name) if energies else "neither a kernel nor embeddings"
-        rows.append(Row(path, weight.name, tuple(weight.shape), note=note))
-    return rows
-
-
 def _title(plans: list[Plan], regularizers: dict[str, Any]) -> str:
     """How many kernels are regularized, and by what."""
     regularized = [plan for plan in plans if plan.regularized]
@@ -146,6 +98,13 @@ def _title(plans: list[Plan], regularizers: dict[str, Any]) -> str:
         if any(plan.role == role for plan in regularized):
             terms = " + ".join(map(short_form, terms_of(regularizer)))
             sentences.append(f"{role.capitalize()} layers: {terms}.")
+    defaults = {
+        short_form(_default_for(plan.found, plan.role))
+        for plan in regularized
+        if regularizers[plan.role] is _default(plan.role)
+        and plan.found.kernel.attribute == "embeddings"
+    }
+    sentences += [f"Embeddings: {form}." for form in defaults]
     return " ".join(sentences)
 
 
@@ -279,7 +238,7 @@ def regularize(
     energies = any(map(has_energy, regularizers.values()))
     title = _title(plans, regularizers)
     if unchanged := _why_unchanged(plans, regularizers):
-        return Table(model, _rows(model, plans, energies), title + unchanged)
+        return Table(model, rows_of(model, plans, energies=energies), title + unchanged)
     _check_any_regularized(model, plans)
     many_neurons = _warning_of_many_neurons(plans)
     regularized = [plan for plan in plans if plan.regularized]
@@ -299,4 +258,4 @@ def regularize(
     title += many_neurons
     if unknown:
         title += f" The output layers of {unknown} are unknown: all its kernels count as hidden."
-    return Table(new, _rows(new, plans, energies), title)
+    return Table(new, rows_of(new, plans, energies=energies), title)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_mhe.regularizers._attention import AttentionEnergy
+from keras_mhe.regularizers._attention import AttentionEnergy, is_energy
 from keras_mhe.regularizers._base import HypersphericalRegularizer, RegularizerSum
 
 # The norms in each regularizer of Keras that consists of norms.
@@ -15,11 +15,6 @@ _NORMS: dict[Any, tuple[str, ...]] = {
     keras.regularizers.L2: ("l2",),
     keras.regularizers.L1L2: ("l1", "l2"),
 }
-
-
-def is_energy(regularizer: Any) -> bool:
-    """Whether a regularizer is one of this package, and no sum."""
-    return isinstance(regularizer, (HypersphericalRegularizer, AttentionEnergy))
 
 
 def is_norm(regularizer: Any) -> bool:

@@ -14,7 +14,8 @@ from keras_mhe.layers._assigned import is_wrapped, regularizer_of
 from keras_mhe.models._assign import assign_regularizer, rollback_on_error
 from keras_mhe.models._rebuild import rebuild_with
 from keras_mhe.models._table import Row, Table
-from keras_mhe.models._terms import is_energy, sum_of_terms
+from keras_mhe.models._terms import sum_of_terms
+from keras_mhe.regularizers._attention import is_energy
 from keras_mhe.regularizers._base import terms_of
 
 

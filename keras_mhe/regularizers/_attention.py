@@ -105,3 +105,8 @@ def head_sizes(layer: Any) -> list[tuple[int, int]]:
             (layer.num_key_value_heads, layer.head_dim),
         ]
     return [(layer.num_heads, layer.key_dim), (layer.num_heads, layer.value_dim)]
+
+
+def is_energy(regularizer: Any) -> bool:
+    """Whether a regularizer is one of this package, and no sum."""
+    return isinstance(regularizer, (HypersphericalRegularizer, AttentionEnergy))

@@ -106,6 +106,6 @@ def test_printed_table_fits_80_columns(monkeypatch):
     assert max(map(len, lines)) <= 80
     # Only the longest name is wrapped. Each number stays on one line, in its column.
     [row] = [line for line in lines if line.lstrip().startswith("zero")]
-    assert row.split()[1:4] == ["half!", "30", "*", "2048"]
+    assert row.split()[1:5] == ["half!", "30", "*", "2048"]
     assert len(row.split()) == 10
     assert name in "".join(line.split()[0] for line in lines if line.split() and line[1] != " ")

@@ -107,12 +107,12 @@ def test_page_names_the_kernels_of_the_smallest_angle_and_of_the_largest_positio
             [report().rows[0]] * 3, "abc", (50.0, 12.34, None), (0.5, None, 7.125), strict=True
         )
     ]
-    text = render_html(Report(rows, {}, 2.0, "euclidean"), "model.keras")
+    text = render_html(Report(rows, {}), "model.keras")
     assert "<b>12.3°</b><span>smallest nearest angle</span><i>b</i>" in text
     assert "<b>7.12</b><span>largest position: clustered</span><i>c</i>" in text
     # A report without angles and positions has no such numbers.
     rows = [row._replace(nearest_angle_min=None, position=None) for row in rows]
-    text = render_html(Report(rows, {}, 2.0, "euclidean"), "model.keras")
+    text = render_html(Report(rows, {}), "model.keras")
     assert "smallest nearest angle" not in text
     assert "largest position" not in text
 
