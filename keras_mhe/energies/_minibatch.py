@@ -266,11 +266,12 @@ def class_energy(
     Examples:
         >>> import keras
         >>> from keras_mhe import class_energy
-        >>> class Classifier(keras.Model):
-        ...     def __init__(self, classes, factor=10.0):
-        ...         super().__init__()
+        >>> @keras.saving.register_keras_serializable()
+        ... class Classifier(keras.Model):
+        ...     def __init__(self, classes, factor=10.0, **kwargs):
+        ...         super().__init__(**kwargs)
+        ...         self.classes, self.factor = classes, factor
         ...         self.head = keras.layers.Dense(classes, use_bias=False)
-        ...         self.factor = factor
         ...
         ...     def call(self, features):
         ...         return self.head(features)
@@ -278,6 +279,9 @@ def class_energy(
         ...     def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
         ...         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         ...         return loss + class_energy(self.head.kernel, y, factor=self.factor)
+        ...
+        ...     def get_config(self):
+        ...         return {**super().get_config(), "classes": self.classes, "factor": self.factor}
     """
     spec = PotentialSpec(s, distance, half_space, softening, t)
     matrix = neuron_matrix(kernel, neuron_axis)

@@ -47,9 +47,9 @@ class HypersphericalRegularization(FactorVariable, keras.layers.Wrapper):
 
     Attributes:
         factor: scalar variable, the weight of the energy. Its initial value is the factor of the
-            regularizer. On JAX, a callback that assigns to it after a batch must first call
-            `self.model.jax_state_sync()`, as for any variable of Keras. After an epoch this is not
-            necessary.
+            regularizer. `FactorSchedule` changes it during training, by epoch or by step. On JAX,
+            your own callback that assigns to it between batches must reach it through `self.model`,
+            as for any variable of Keras: Keras then first collects the state of the step.
         state: dict of variables with the learned state: `"projection"` of shape `(dim, d)`,
             `"pole"` of shape `(d,)`. If the layer has several kernels, each name begins with the
             name of the kernel: `"recurrent_kernel/projection"`.

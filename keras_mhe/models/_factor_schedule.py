@@ -98,7 +98,8 @@ class FactorSchedule(keras.callbacks.Callback):
               factors alike: `lambda epoch, factor: factor * min(1.0, epoch / 5)`;
             - a `keras.optimizers.schedules.LearningRateSchedule`, which gives the factor of each
               step. A step is an update of the optimizer, as for a learning rate. With
-              `steps_per_execution=k`, the factor changes every k steps.
+              `steps_per_execution=k`, the factor changes every k steps. Your own subclass may read
+              weights of the model, on JAX too.
         where: which layers: a function of a layer that returns True or False, or names of layers.
             None means all layers. Use one callback for each schedule if layers differ.
         regularizers: which regularizers: a class, a regularizer, or a list of these. None means all
@@ -147,6 +148,9 @@ class FactorSchedule(keras.callbacks.Callback):
         self._values: dict[float | None, float] = {}
         # Batches before this epoch, and up to the next one.
         self._before = self._next = 0
+        self._per_update = 1
+        # Schedules of Keras depend on the step alone.
+        self._may_read_weights = not type(schedule).__module__.startswith("keras.")
         self._by_steps = by_steps
         if by_steps:
             # Not a method: Keras would call it before every batch, even if it has no effect.
@@ -170,15 +174,21 @@ class FactorSchedule(keras.callbacks.Callback):
         self._values = {}
         self._before = self._next = 0
 
+    def _collect_state(self) -> None:
+        """Moves all values into their variables, which Keras does on JAX when `model` is read.
+
+        Within an epoch, Keras on JAX keeps them elsewhere. To collect them takes time for each
+        weight.
+        """
+        _ = self.model
+
     def _move(self, own: float | None, value: Any, when: str) -> None:
         """Assigns a value to the factors of a group."""
         number = _number(value, when)
         if self._values.get(own) == number:
             return
         self._values[own] = number
-        # On JAX, the state of a step is not in the variables until this call.
-        if hasattr(self.model, "jax_state_sync"):
-            self.model.jax_state_sync()
+        self._collect_state()
         for variable in self._variables[own]:
             variable.assign(number)
 
@@ -186,6 +196,7 @@ class FactorSchedule(keras.callbacks.Callback):
         if self._by_steps:
             # A model may use other optimizers than its own.
             self._before = trained_batches(self.model) or self._next
+            self._per_update = batches_per_update(self.model)
             return
         for own in self._variables:
             value = self.schedule(epoch) if own is None else self.schedule(epoch, own)
@@ -193,7 +204,9 @@ class FactorSchedule(keras.callbacks.Callback):
 
     def _before_batch(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._next = self._before + batch + 1
-        step = (self._before + batch) // batches_per_update(self.model)
+        step = (self._before + batch) // self._per_update
+        if self._may_read_weights:
+            self._collect_state()
         self._move(None, self.schedule(step), f"step {step}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -378,7 +378,7 @@ class TestDocumentation:
 
     @pytest.mark.slow
     @pytest.mark.once
-    def test_example_trains_a_classifier_of_100000_classes(self):
+    def test_example_trains_a_classifier_of_100000_classes(self, tmp_path):
         page = (Path(__file__).parents[2] / "docs" / "large_layers.md").read_text()
         small, large = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
         names = {}
@@ -389,6 +389,12 @@ class TestDocumentation:
         assert model.head.kernel.shape == (64, 100_000)
         first, last = history.history["loss"]
         assert last < first
+        # It loads in a process that has defined the class, which is registered.
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert type(loaded) is names["Classifier"]
+        assert loaded.factor == 10.0
+        np.testing.assert_array_equal(loaded.head.kernel, model.head.kernel)
         # The loss is the cross entropy plus 10 times the energy.
         with_energy = model.evaluate(names["features"], names["labels"], batch_size=320, verbose=0)
         model.factor = 0.0

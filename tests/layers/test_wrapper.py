@@ -220,8 +220,6 @@ class TestFactor:
     def test_callback_can_change_the_factor_between_batches(self):
         class Steps(keras.callbacks.Callback):
             def on_train_batch_begin(self, batch, logs=None):
-                if keras.backend.backend() == "jax":
-                    self.model.jax_state_sync()
                 self.model.layers[0].factor.assign(float(batch))
 
         wrapper = HypersphericalRegularization(layers.Dense(6), MHE())

@@ -1,5 +1,7 @@
 """`FactorSchedule`: factors of bare and wrapped regularizers, by epoch and by step."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -252,6 +254,77 @@ class TestSteps:
         decay = keras.optimizers.schedules.PolynomialDecay(9.0, 9, 0.0)
         fit(model, [FactorSchedule(decay), record], epochs=2)
         np.testing.assert_allclose(record.losses, energy * np.repeat([9, 8], 3), rtol=1e-5)
+
+    @pytest.mark.slow
+    def test_training_is_that_of_a_constant_factor_until_the_factor_changes(self):
+        """No step, and no update of the optimizer, of metrics or of seeds is lost or repeated."""
+
+        def train(regularizer, callbacks):
+            keras.utils.set_random_seed(0)
+            model = keras.Sequential(
+                [
+                    keras.Input((8,)),
+                    layers.Dense(6),
+                    layers.BatchNormalization(),
+                    layers.Dropout(0.5, seed=1),
+                    layers.Dense(3, kernel_regularizer=regularizer),
+                ]
+            )
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            model.compile("adam", loss, metrics=["accuracy"])
+            history = fit(model, callbacks, epochs=2, shuffle=False)
+            history.pop("factor", None)
+            variables = [*model.variables, *model.optimizer.variables]
+            # The variable of the schedule is state as well.
+            values = [keras.ops.convert_to_numpy(x) for x in variables if x.name != "factor"]
+            return history, values
+
+        # The factor moves before each step, by less than a loss can show.
+        nearly = keras.optimizers.schedules.PolynomialDecay(7.0, 10**5, 6.9, power=1)
+        expected_history, expected = train(MHE(7.0), [])
+        history, values = train(MHE(1.0), FactorSchedule(nearly))
+        assert history.keys() == expected_history.keys()
+        for name, value in expected_history.items():
+            np.testing.assert_allclose(history[name], value, rtol=1e-4)
+        for value, other in zip(values, expected, strict=True):
+            np.testing.assert_allclose(value, other, rtol=1e-3, atol=1e-4)
+
+    def test_model_is_read_only_before_a_factor_changes(self):
+        """On JAX, Keras then collects the state of the step, which takes time for each weight."""
+
+        class Recorded(FactorSchedule):
+            reads = set()
+
+            @property
+            def model(self):
+                self.reads.add(self._next)
+                return super().model
+
+        model = compiled(network(output=MHE(7.0)), rate=0.1)
+        halved = keras.optimizers.schedules.PiecewiseConstantDecay([3], [8.0, 4.0])
+        model.fit(X, Y, batch_size=4, verbose=0, callbacks=[Recorded(halved)])
+        assert Recorded.reads == {0, 1, 5}
+
+    def test_own_schedule_sees_the_current_weights(self):
+        """On JAX, weights are outside of their variables within an epoch."""
+
+        class Norm(keras.optimizers.schedules.LearningRateSchedule):
+            seen = []
+
+            def __call__(self, step):
+                self.seen.append(np.array(keras.ops.convert_to_numpy(head.kernel)))
+                return 0.0
+
+            def get_config(self):
+                return {}
+
+        model = compiled(network(output=MHE(7.0)), rate=0.1)
+        head = model.get_layer("head")
+        fit(model, FactorSchedule(Norm()), epochs=1)
+        now = np.array(keras.ops.convert_to_numpy(head.kernel))
+        steps = [*Norm.seen, now]
+        assert len(steps) == 4
+        assert all(np.abs(new - old).max() > 1e-4 for old, new in itertools.pairwise(steps))
 
     @pytest.mark.slow
     def test_factor_changes_between_executions(self):
