@@ -292,27 +292,27 @@ class TestSteps:
     def test_model_is_read_only_before_a_factor_changes(self):
         """On JAX, Keras then collects the state of the step, which takes time for each weight."""
 
-        class Recorded(FactorSchedule):
-            reads = set()
+        reads = set()
 
+        class Recorded(FactorSchedule):
             @property
             def model(self):
-                self.reads.add(self._next)
+                reads.add(self._next)
                 return super().model
 
         model = compiled(network(output=MHE(7.0)), rate=0.1)
         halved = keras.optimizers.schedules.PiecewiseConstantDecay([3], [8.0, 4.0])
         model.fit(X, Y, batch_size=4, verbose=0, callbacks=[Recorded(halved)])
-        assert Recorded.reads == {0, 1, 5}
+        assert reads == {0, 1, 5}
 
     def test_own_schedule_sees_the_current_weights(self):
         """On JAX, weights are outside of their variables within an epoch."""
 
-        class Norm(keras.optimizers.schedules.LearningRateSchedule):
-            seen = []
+        seen = []
 
+        class Watching(keras.optimizers.schedules.LearningRateSchedule):
             def __call__(self, step):
-                self.seen.append(np.array(keras.ops.convert_to_numpy(head.kernel)))
+                seen.append(np.array(keras.ops.convert_to_numpy(head.kernel)))
                 return 0.0
 
             def get_config(self):
@@ -320,9 +320,9 @@ class TestSteps:
 
         model = compiled(network(output=MHE(7.0)), rate=0.1)
         head = model.get_layer("head")
-        fit(model, FactorSchedule(Norm()), epochs=1)
+        fit(model, FactorSchedule(Watching()), epochs=1)
         now = np.array(keras.ops.convert_to_numpy(head.kernel))
-        steps = [*Norm.seen, now]
+        steps = [*seen, now]
         assert len(steps) == 4
         assert all(np.abs(new - old).max() > 1e-4 for old, new in itertools.pairwise(steps))
 
