@@ -123,9 +123,9 @@ def format_table(
     console = rich.console.Console(file=io.StringIO(), force_jupyter=False, force_terminal=False)
     # Empty columns would take width from the others.
     filled = {name: list(map(printable, cells)) for name, cells in columns.items() if any(cells)}
-    lines = _wrapped(printable(title), console, indent="")
+    lines = [*_wrapped(printable(title), console, indent=""), ""]
     if filled:
-        lines += ["", *_table_lines(filled, numbers, console), ""]
+        lines += [*_table_lines(filled, numbers, console), ""]
     for note in notes:
         lines += _wrapped(printable(note), console)
     return "\n".join(lines).rstrip()

@@ -63,7 +63,7 @@ def test_rows_are_sentences_if_the_terminal_is_too_narrow_for_the_numbers(monkey
 
 def test_table_without_rows_is_a_title_with_notes(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    assert format_table("Title.", {"kernel": []}, (), "Note.") == "Title.\nNote."
+    assert format_table("Title.", {"kernel": []}, (), "Note.") == "Title.\n\nNote."
 
 
 def test_headings_of_several_lines_end_in_one_line(monkeypatch):
