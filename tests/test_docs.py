@@ -72,3 +72,17 @@ def test_code_of_other_pages_runs_in_the_named_test_file(name):
     assert name in _pages_with_code
     test_file = Path(__file__).parent / _TESTED_ELSEWHERE[name]
     assert f'"{name}.md"' in test_file.read_text("utf-8")
+
+
+_README = (guides.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_has_at_most_700_words_beside_its_code():
+    assert len(re.sub(r"^```.*?^```", "", _README, flags=re.M | re.S).split()) <= 700
+
+
+@pytest.mark.slow
+def test_example_of_the_readme_is_better_with_mhe(capsys):
+    exec(_BLOCK.search(_README)[1], {})
+    without, with_mhe = re.findall(r"\d\.\d+", capsys.readouterr().out)
+    assert 0.6 < float(without) < float(with_mhe)

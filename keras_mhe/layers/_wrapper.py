@@ -43,7 +43,8 @@ class HypersphericalRegularization(FactorVariable, keras.layers.Wrapper):
             `neuron_axis` is None, the layer determines which axes index neurons. Filters of
             DepthwiseConv then compete only within their channel.
         **kwargs: arguments of `keras.layers.Layer`. Without `name`, the wrapper has the name of the
-            layer. A model with the same layer inside and outside of a wrapper needs two names.
+            layer, unless this layer is such a wrapper. A model with the same layer inside and
+            outside of a wrapper needs two names.
 
     Attributes:
         factor: scalar variable, the weight of the energy. Its initial value is the factor of the
@@ -87,7 +88,9 @@ class HypersphericalRegularization(FactorVariable, keras.layers.Wrapper):
         if isinstance(layer, keras.layers.Layer):
             # The inner layer casts inputs and weights. The state is computed from uncast weights.
             kwargs.setdefault("dtype", layer.variable_dtype)
-            kwargs["name"] = kwargs.get("name") or layer.name
+            # Two wrappers of one name would have variables of one path.
+            if not isinstance(layer, HypersphericalRegularization):
+                kwargs["name"] = kwargs.get("name") or layer.name
         super().__init__(layer, autocast=False, **kwargs)
         self.supports_masking = layer.supports_masking
         self.regularizer = keras.regularizers.get(regularizer)

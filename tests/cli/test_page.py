@@ -121,11 +121,12 @@ def test_columns_have_the_names_of_the_report_with_angles_and_position_first():
     text = render_html(report(), "model.keras")
     head = text.partition("<thead>")[2].partition("</thead>")[0]
     assert outline(head).cells == [
-        *("kernel", "nearest angle", "position", "space", "neurons", "dimension"),
-        *("energy", "lower bound", "uniform energy", "smallest", "mean", "largest"),
+        *("kernel", "nearest angle", "position", "space", "measured as", "neurons", "dimension"),
+        *("energy", "lower bound", "uniform energy", "min", "mean", "uniform", "max"),
     ]
     # Each of them is explained.
-    for word in ("nearest angle", "position", "space", "neurons, dimension", "energy"):
+    words = ("nearest angle", "position", "space", "measured as", "neurons, dimension", "energy")
+    for word in words:
         assert f"<dt>{word}</dt><dd>" in text
     for words in ("Half space: ", "Full space: ", "Lower bound: ", "Uniform energy: "):
         assert words in text

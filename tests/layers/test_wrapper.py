@@ -173,6 +173,14 @@ class TestName:
         assert named.name == "other"
         assert HypersphericalRegularization.from_config(named.get_config()).name == "other"
 
+    def test_variables_of_a_wrapper_in_a_wrapper_have_different_paths(self):
+        inner = HypersphericalRegularization(layers.Dense(4, name="head"), MHE())
+        model = keras.Sequential([keras.Input((8,)), HypersphericalRegularization(inner, MHE(s=0))])
+        assert len({variable.path for variable in model.variables}) == len(model.variables)
+        assert [row.layer for row in energy_report(model, where="head").rows] == [
+            model.layers[0].name
+        ]
+
     def test_wrappers_of_layers_with_automatic_names_have_different_names(self):
         wrappers = [HypersphericalRegularization(layers.Dense(4), MHE()) for _ in range(3)]
         inputs = keras.Input((4,))
