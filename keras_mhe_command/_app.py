@@ -27,11 +27,13 @@ app = typer.Typer(
 
 
 _S_HELP = "Power of the potential; 0 means the logarithm."
+_OWN_HELP = "The default is that of the kernel's regularizer, or "
 
 
 class _Distance(StrEnum):
     euclidean = "euclidean"
     angular = "angular"
+    gaussian = "gaussian"
 
 
 def _say(sentence: str) -> None:
@@ -136,16 +138,27 @@ def inspect(
     json: Annotated[
         Path | None, typer.Option(help="Write the numbers as JSON; - prints only JSON.")
     ] = None,
-    s: Annotated[float, typer.Option(min=0, help=_S_HELP)] = 2.0,
+    s: Annotated[
+        float | None, typer.Option(min=0, help=f"{_S_HELP} {_OWN_HELP}2.", show_default=False)
+    ] = None,
     distance: Annotated[
-        _Distance, typer.Option(help="Distance between neurons: straight or along the sphere.")
-    ] = _Distance.euclidean,
+        _Distance | None,
+        typer.Option(
+            help="Distance between neurons: straight, along the sphere, or the potential of a "
+            f"Gaussian. {_OWN_HELP}euclidean.",
+            show_default=False,
+        ),
+    ] = None,
+    t: Annotated[
+        float | None,
+        typer.Option(help=f"Rate of a Gaussian. {_OWN_HELP}2.", show_default=False),
+    ] = None,
     half_space: Annotated[
         bool | None,
         typer.Option(
             "--half-space/--full-space",
-            help="Whether the mirror image of a neuron counts as that neuron. The default is half "
-            "space for hidden layers and full space for output layers.",
+            help="Whether the mirror image of a neuron counts as that neuron. "
+            f"{_OWN_HELP}half space, or full space for output layers and embeddings.",
             show_default=False,
         ),
     ] = None,
@@ -179,7 +192,12 @@ def inspect(
             loaded = model_from_file(model, weights)
             earlier = None if against is None else model_from_file(against)
             report = energy_report(
-                loaded, s, distance=distance.value, half_space=half_space, against=earlier
+                loaded,
+                s,
+                distance=None if distance is None else distance.value,
+                t=t,
+                half_space=half_space,
+                against=earlier,
             )
     except (ModelFileError, ValueError) as error:
         _fail(str(error), 2)

@@ -174,4 +174,4 @@ class DriftReport(Report):
             "turned\nmean°": [number_text(each.turned_mean, 1) for each in self.changes],
             "turned\nmax°": [number_text(each.turned_max, 1) for each in self.changes],
         }
-        return format_table(self.title, columns, list(columns)[2:], *self.remarks)
+        return format_table(self._title_of_table, columns, list(columns)[2:], *self.remarks)

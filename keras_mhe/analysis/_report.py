@@ -208,11 +208,15 @@ class Report:
         ]
         if any(row.half_space for row in self.rows):
             sentences.append("In half space, a neuron and its negative count as one.")
-        if any(row.regularizer for row in self.rows):
-            sentences.append("A star: measured as the regularizer of the kernel says.")
         if any(row.position is None for row in self.rows):
             sentences.append("A dash: no neuron has a direction, or no lower bound is known.")
         return " ".join([*sentences, *filter(None, [self.note])])
+
+    @property
+    def _title_of_table(self) -> str:
+        if not any(row.regularizer for row in self.rows):
+            return self.title
+        return f"{self.title} A star: measured as the regularizer of the kernel says."
 
     @property
     def remarks(self) -> list[str]:
@@ -240,4 +244,4 @@ class Report:
             "potential": [row.potential if several else "" for row in self.rows],
             **numbers,
         }
-        return format_table(self.title, columns, list(numbers), *self.remarks)
+        return format_table(self._title_of_table, columns, list(numbers), *self.remarks)

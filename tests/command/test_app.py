@@ -13,7 +13,7 @@ from keras import layers
 from model_files import with_parts
 from typer.testing import CliRunner
 
-from keras_mhe import energy_report
+from keras_mhe import MHE, energy_report
 from keras_mhe.cli import _files
 from keras_mhe_command._app import app
 
@@ -105,6 +105,24 @@ def test_inspect_writes_html_png_and_json(saved_model, tmp_path):
 def test_json_option_with_a_dash_writes_only_json_to_standard_output(saved_model):
     result = inspect(saved_model[1], "--json", "-", "--full-space")
     assert json.loads(result.stdout) == energy_report(saved_model[0], half_space=False).to_dict()
+
+
+def test_kernels_are_measured_as_their_regularizers_say_unless_options_replace_it(tmp_path):
+    regularizer = MHE(30.0, distance="gaussian", t=3.0)
+    hidden = layers.Dense(16, kernel_regularizer=regularizer, name="hidden")
+    model = keras.Sequential([keras.Input((8,)), hidden, layers.Dense(4, name="head")])
+    model.save(tmp_path / "model.keras")
+
+    def row(*options):
+        return json.loads(inspect(tmp_path / "model.keras", "--json", "-", *options).stdout)[
+            "rows"
+        ][0]
+
+    names = ("regularizer", "half_space", "distance", "t", "s")
+    assert [row()[name] for name in names] == ["MHE", False, "gaussian", 3.0, None]
+    replaced = row("--distance", "gaussian", "--t", 5, "--half-space")
+    assert [replaced[name] for name in names] == ["MHE", True, "gaussian", 5.0, None]
+    assert [row("--s", 1)[name] for name in names] == ["MHE", False, "euclidean", None, 1.0]
 
 
 def test_weights_option_loads_the_weights_of_another_file(saved_model, tmp_path):
