@@ -171,6 +171,34 @@ class TestMatching:
         assert [each.to_dict()["name_before"] for each in drift.changes] == ["a", "b", "head"]
         assert energy_report(after, against=energy_report(before)).note == drift.note
 
+    @pytest.mark.parametrize("of_report", [False, True])
+    def test_numbers_in_names_do_not_matter_if_another_layer_is_new(self, of_report):
+        before = dense_model("dense", "dense_1", "dense_2", "old_head")
+        after = dense_model("dense_7", "dense_8", "dense_9", "new_head")
+        after.add(layers.Dense(4, name="dense_10"))
+        for ours, theirs in zip(after.layers, before.layers, strict=False):
+            ours.set_weights(theirs.get_weights())
+        against = energy_report(before, half_space=True) if of_report else before
+        drift = energy_report(after, against=against, half_space=True)
+        assert "matched by their order: dense_7 was dense, and 2 more." in drift.note
+        named = {each.name: each.before.name for each in drift.changes}
+        assert named == {"dense_7": "dense", "dense_8": "dense_1", "dense_9": "dense_2"}
+        assert all(each.change("energy") == 0 for each in drift.changes)
+        assert drift.unmatched == {
+            "new_head/kernel": "only after",
+            "dense_10/kernel": "only after",
+            "old_head/kernel": "only before",
+        }
+
+    def test_equal_names_come_before_the_order(self):
+        before = dense_model("block_1", "block_2", "block_3", "head")
+        after = dense_model("block_2", "block_3", "other")
+        for name in ("block_2", "block_3"):
+            after.get_layer(name).set_weights(before.get_layer(name).get_weights())
+        drift = energy_report(after, against=before)
+        assert not any(each.turns.any() for each in drift.changes)
+        assert list(drift.unmatched) == ["other/kernel", "block_1/kernel", "head/kernel"]
+
     def test_kernels_without_a_counterpart_are_listed_with_the_reason(self):
         before, after = dense_model("same", "gone", "x"), dense_model("same", "new")
         before.add(layers.Dense(5, name="head"))
