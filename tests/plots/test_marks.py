@@ -67,7 +67,7 @@ def row():
 
 def strip_of(row, positions, **options):
     rows = [row._replace(position=position) for position in positions]
-    return heat_strip(Report(rows, {}, 2.0, "euclidean"), **options)
+    return heat_strip(Report(rows, {}), **options)
 
 
 @pytest.mark.parametrize(

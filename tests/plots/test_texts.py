@@ -40,7 +40,7 @@ def report_of(row, count, **values):
     """A report of as many kernels; the last one is in full space."""
     row = row._replace(half_space=True, **values)
     rows = [row] * (count - 1) + [row._replace(half_space=False)]
-    return Report(rows, {}, 2.0, "euclidean")
+    return Report(rows, {})
 
 
 def drift_of(report):
@@ -78,7 +78,7 @@ def test_strip_explains_half_space_and_marks_kernels_in_full_space(row):
     assert "dot: full space" in ax.get_title().replace("\n", " ")
     [dots] = ax.collections
     assert list(dots.get_offsets()[:, 0]) == [2]
-    ax = heat_strip(Report([row._replace(half_space=False)], {}, 2.0, "euclidean"))
+    ax = heat_strip(Report([row._replace(half_space=False)], {}))
     assert FULL in ax.get_title()
     assert not ax.collections
 
