@@ -7,10 +7,16 @@ from keras_mhe.energies._potential import PotentialSpec
 from keras_mhe.kernels._layer import Kernel
 from keras_mhe.kernels._model import ModelKernel
 from keras_mhe.kernels._roles import is_half_space
-from keras_mhe.layers._assigned import AssignedEnergy, assigned_energies
+from keras_mhe.layers._assigned import AssignedEnergy, assigned_energies, regularizer_of
+from keras_mhe.regularizers._attention import is_energy
+from keras_mhe.regularizers._base import terms_of
 
 # Arguments of a potential that a report was given, by name.
 GivenArguments = dict[str, Any]
+_NOT_IN_LOSS = (
+    "its regularizer was assigned after the layer was built, so the loss does not contain it: "
+    "call `keras_mhe.regularize`"
+)
 # What only some distances have.
 _OF_DISTANCE = ("s", "softening", "t")
 
@@ -22,7 +28,8 @@ class Measurement(NamedTuple):
         found: the kernel, with the axes and groups of the neurons that are compared.
         spec: the potential.
         regularizer: the class of the kernel's energy that says this, or None if it has none.
-        note: a sentence if the energy acts on other neurons than those of the layer, or "".
+        note: a sentence if the energy acts on other neurons than those of the layer, or is not in
+            the loss, or "".
     """
 
     found: ModelKernel
@@ -84,7 +91,8 @@ def measurement_of(found: ModelKernel, role: str, given: GivenArguments) -> Meas
     energies = list(assigned_energies(found.kernel))
     if not energies:
         spec = PotentialSpec(half_space=is_half_space(found, role))
-        return Measurement(found, _spec(spec, given))
+        ignored = any(map(is_energy, terms_of(regularizer_of(found.kernel))))
+        return Measurement(found, _spec(spec, given), note=_NOT_IN_LOSS if ignored else "")
     chosen = next((each for each in energies if hasattr(each.energy, "spec")), energies[0])
     own = getattr(chosen.energy, "spec", PotentialSpec(half_space=chosen.energy.half_space))
     note = ""

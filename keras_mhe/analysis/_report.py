@@ -48,7 +48,7 @@ class KernelReport(NamedTuple):
         duplicate: number of neurons within a tenth of a degree of an earlier one.
         non_finite: number of neurons with an entry that is not finite.
         note: a remark, or "". It says so if the kernel's energy acts on other neurons than those of
-            its layer.
+            its layer, or is not in the loss.
         nearest_angles: array of the angles in degrees, of shape `(groups * neurons,)`, in the order
             of the neurons; NaN for a neuron without a direction.
     """
@@ -226,22 +226,23 @@ class Report:
         reasons = [
             (short_name("", name), f"Left out, {reason}") for name, reason in self.left_out.items()
         ]
+        potentials = [(row.name, f"Energies with {row.potential}") for row in self.rows]
+        if len({row.potential for row in self.rows}) > 1:
+            reasons = potentials + reasons
         return faults + notes + names_by_reason(reasons)
 
     def __repr__(self) -> str:
-        several = len({row.potential for row in self.rows}) > 1
         numbers: dict[str, list[str]] = {
             "neurons *\ndimension": [f"{row.counts} * {row.dimension}" for row in self.rows],
             "nearest\nmin°": [number_text(row.nearest_angle_min, 1) for row in self.rows],
             "angle\nmean°": [number_text(row.nearest_angle_mean, 1) for row in self.rows],
             "uniform": [f"{row.uniform_nearest_angle:.1f}" for row in self.rows],
             "position": [number_text(row.position, 3) for row in self.rows],
-            "energy": [f"{row.energy:.4g}" for row in self.rows],
+            "energy": [f"{row.energy:#.4g}" for row in self.rows],
         }
         columns = {
             "kernel": [row.name for row in self.rows],
             "space": [space_text(row) for row in self.rows],
-            "potential": [row.potential if several else "" for row in self.rows],
             **numbers,
         }
         return format_table(self._title_of_table, columns, list(numbers), *self.remarks)

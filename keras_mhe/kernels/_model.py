@@ -1,6 +1,7 @@
 """Finds the kernels of a model, and those that `where` selects."""
 
 import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -119,9 +120,14 @@ def replaceable_layers(model: Any) -> Iterator[keras.layers.Layer]:
 def check_model(model: Any) -> None:
     """Raises if the argument is no model, or has layers whose kernels are still unknown."""
     if inspect.isclass(model) or not isinstance(model, keras.Model):
+        hint = ""
+        if isinstance(model, keras.layers.Layer):
+            hint = " (for a single layer use `keras_mhe.HypersphericalRegularization`)"
+        elif isinstance(model, (str, os.PathLike)):
+            hint = " (load a file with `keras.saving.load_model` first)"
         raise TypeError(
-            "Invalid value for argument `model`. Expected a `keras.Model` (for a single layer use "
-            f"`keras_mhe.HypersphericalRegularization`). Received: model={model!r}"
+            f"Invalid value for argument `model`. Expected a `keras.Model`{hint}. "
+            f"Received: model={model!r}"
         )
     if not model.built and not isinstance(model, keras.Sequential):
         raise ValueError(
@@ -141,9 +147,10 @@ def check_names(names: Iterable[str], kernels: list[ModelKernel], argument: str)
     known = set().union(*(found.labels for found in kernels))
     for name in names:
         if name not in known:
+            paths = sorted({found.path for found in kernels if found.path})
             raise ValueError(
                 f"Argument `{argument}` must name layers with a kernel. The model has "
-                f"{', '.join(sorted({found.path for found in kernels}))}. Received: {name!r}"
+                f"{', '.join(paths)}. Received: {name!r}"
             )
 
 

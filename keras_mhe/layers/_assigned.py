@@ -37,15 +37,18 @@ def _holder(kernel: Kernel) -> Any:
     return kernel.variable if is_plain(kernel.variable) else None
 
 
-def regularizer_of(kernel: Kernel) -> Any:
-    """The regularizer of a kernel, without those of wrappers."""
+def _regularizer_in_loss(kernel: Kernel) -> Any:
+    """The regularizer in the loss of a kernel, without those of wrappers."""
     holder = _holder(kernel)
-    if holder is not None:
-        own = own_regularizer(holder.regularizer)
-        if isinstance(own, EffectiveKernelRegularizer):
-            return own.regularizer
-        if own is not None or kernel.factors:
-            return own
+    own = None if holder is None else own_regularizer(holder.regularizer)
+    return own.regularizer if isinstance(own, EffectiveKernelRegularizer) else own
+
+
+def regularizer_of(kernel: Kernel) -> Any:
+    """The regularizer of a kernel, without those of wrappers, whether it is in the loss or not."""
+    own = _regularizer_in_loss(kernel)
+    if own is not None or kernel.factors:
+        return own
     # The layer is not built yet, or got its regularizer after it was built.
     return getattr(kernel.layer, kernel.argument, None)
 
@@ -74,13 +77,13 @@ class AssignedEnergy(NamedTuple):
 
 
 def assigned_energies(kernel: Kernel) -> Iterator[AssignedEnergy]:
-    """The energies of a built kernel: of wrappers, the outermost first, then its own."""
+    """The energies in the loss of a kernel: of wrappers, the outermost first, then its own."""
     holder = _holder(kernel)
     outer = None if holder is None else holder.regularizer
     while isinstance(outer, KernelRegularizer):
         yield AssignedEnergy(outer.energy, *check_axes(outer.neuron_axis, outer.groups), False)
         outer = outer.own
-    for term in terms_of(regularizer_of(kernel)):
+    for term in terms_of(_regularizer_in_loss(kernel)):
         if isinstance(term, HypersphericalRegularizer):
             by_default = term.neuron_axis is None and term.groups is None
             yield AssignedEnergy(term, *check_axes(term.neuron_axis, term.groups), by_default)

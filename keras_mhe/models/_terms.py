@@ -120,11 +120,13 @@ def term_name(term: Any) -> str:
 
 
 def short_form(term: Any) -> str:
-    """A term as a short text: `MHE(10)`, `L2(0.0001)`, or its name."""
-    bare, factors = _bare(term), []
+    """A term as a short text: `MHE(1, scale="position")`, `L2(0.0001)`, or its name."""
+    bare, arguments = _bare(term), []
     if isinstance(bare, HypersphericalRegularizer):
-        factors = [bare.factor]
+        arguments = [f"{bare.factor:g}"]
+        # The scale decides what the factor means.
+        if getattr(bare, "scale", "energy") != "energy":
+            arguments.append(f'scale="{bare.scale}"')
     elif is_norm(bare):
-        factors = [getattr(bare, norm) for norm in _NORMS[type(bare)]]
-    numbers = ", ".join(f"{factor:g}" for factor in factors)
-    return f"{term_name(term)}({numbers})" if factors else term_name(term)
+        arguments = [f"{getattr(bare, norm):g}" for norm in _NORMS[type(bare)]]
+    return f"{term_name(term)}({', '.join(arguments)})" if arguments else term_name(term)

@@ -261,6 +261,27 @@ class TestMismatch:
         assert (row.note, row.neurons) == ("", 4)
 
 
+def test_a_regularizer_that_is_not_in_the_loss_is_named_and_not_used():
+    """Keras reads the attribute of a layer only when it builds the layer."""
+    model = model_of(None)
+    model.get_layer("hidden").kernel_regularizer = MHE(s=1)
+    assert model.losses == []
+    row = rows_of(model)["hidden"]
+    assert (row.regularizer, row.half_space, row.s) == (None, True, 2.0)
+    assert row.note.startswith("its regularizer was assigned after the layer was built")
+    regularize(model, MHE(s=1), None)
+    row = rows_of(model)["hidden"]
+    assert (row.regularizer, row.s, row.note) == ("MHE", 1.0, "")
+
+
+def test_different_potentials_are_named_below_the_table(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = repr(energy_report(model_of(MHE(s=1, distance="angular"))))
+    assert "Energies with s = 1, angular: hidden." in text
+    assert "Energies with s = 2: between, head." in text
+    assert " kernel   space  " in text
+
+
 def test_a_gaussian_energy_has_a_position():
     """0 for the simplex, which is the best arrangement, and about 1 for random neurons."""
     simplex = np.eye(6) - 1 / 6

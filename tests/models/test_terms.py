@@ -102,3 +102,9 @@ def test_an_equal_term_stays_the_same_object():
     assert [term is decay for term in after].count(True) == 1
     assert [term is own for term in after].count(True) == 1
     assert len(after) == 3
+
+
+def test_short_form_says_what_the_factor_means():
+    assert short_form(MHE(10.0)) == "MHE(10)"
+    assert short_form(MHE(1.0, scale="position")) == 'MHE(1, scale="position")'
+    assert short_form(keras.regularizers.L1L2(1e-3, 1e-4)) == "L1L2(0.001, 0.0001)"
