@@ -179,6 +179,7 @@ def inspect(
 
     Exit status: 0 for success, 1 if --fail-above finds a kernel, 2 for bad files or arguments.
     """
+    from keras_mhe._printable import printable
     from keras_mhe.analysis import energy_report
     from keras_mhe.cli._errors import ModelFileError
     from keras_mhe.cli._files import model_from_file
@@ -214,5 +215,8 @@ def inspect(
         from keras_mhe.cli._page import render_png
 
         _write(png, render_png(report))
+    written = [] if only_json else [str(path) for path in (json, html, png) if path is not None]
+    if written:
+        typer.echo("\n" + printable(f"Wrote {', '.join(written)}."))
     if fail_above is not None:
         _check_positions(report, fail_above)

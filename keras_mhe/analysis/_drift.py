@@ -122,16 +122,16 @@ def _compare_kernels(row: KernelReport, now: _Candidate, before: _Candidate) -> 
     """The change of a kernel, or the reason why it cannot be compared."""
     ours: ModelKernel = measurement_of(now.source.found, row.role, {}).found
     theirs: NamedKernel = before.source
-    found = theirs.found
+    found, axes = theirs.found, (ours.kernel.neuron_axis, ours.kernel.groups)
     if ours.axes_named:
-        axes, groups = ours.kernel.neuron_axis, ours.kernel.groups
-        found = found._replace(kernel=found.kernel._replace(neuron_axis=axes, groups=groups))
+        kernel = found.kernel._replace(neuron_axis=axes[0], groups=axes[1])
+        found = found._replace(kernel=kernel)
     reason = reason_to_leave_out(found.kernel, requested=True)
     if reason is not None:
         return f"before: {reason}"
     if ours.kernel.shape != found.kernel.shape:
         return f"shape {found.kernel.shape} before and {ours.kernel.shape} after"
-    if ours.kernel[2:4] != found.kernel[2:4]:
+    if axes != (found.kernel.neuron_axis, found.kernel.groups):
         return "other axes or groups of neurons before"
     # With the same potential, even if the kernel was in the output layer before and is hidden now.
     spec = PotentialSpec(**{name: getattr(row, name) for name in _POTENTIAL})

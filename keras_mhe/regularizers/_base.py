@@ -161,7 +161,8 @@ class HypersphericalRegularizer(Addable):
     def __setattr__(self, name: str, value: Any) -> None:
         if self.used and name in self.get_config():
             advice = (
-                "To change it during training, use `keras_mhe.FactorSchedule`"
+                "To change it during training, use the callback "
+                "`keras_mhe.FactorSchedule(lambda epoch: ...)`"
                 if name == "factor"
                 else "Create a new regularizer"
             )

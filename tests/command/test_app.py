@@ -100,6 +100,7 @@ def test_inspect_writes_html_png_and_json(saved_model, tmp_path):
     assert json.loads(out["json"].read_text()) == report.to_dict()
     assert out["png"].read_bytes().startswith(b"\x89PNG")
     assert "Neurons of model.keras" in out["html"].read_text()
+    assert result.stdout.endswith(f"\nWrote {out['json']}, {out['html']}, {out['png']}.\n")
 
 
 def test_json_option_with_a_dash_writes_only_json_to_standard_output(saved_model):
@@ -149,7 +150,8 @@ def test_against_option_compares_with_an_earlier_model(saved_model, earlier_mode
     options = [text for kind, file in out.items() for text in (f"--{kind}", file)]
     result = inspect(saved_model[1], "--against", earlier_model[1], *options)
     assert result.exit_code == 0, result.output
-    assert result.output.strip() == repr(drift).strip()
+    written = f"Wrote {out['json']}, {out['html']}, {out['png']}."
+    assert result.output.strip() == f"{repr(drift).strip()}\n\n{written}"
     assert json.loads(out["json"].read_text()) == drift.to_dict()
     assert out["png"].read_bytes().startswith(b"\x89PNG")
     assert "Neurons of model.keras, compared with before.keras" in out["html"].read_text()
