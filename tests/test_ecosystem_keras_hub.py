@@ -87,11 +87,12 @@ def kernels_of(model):
 
 
 def energy(path, kernel, output=False):
-    return energy_value(kernel, neuron_axis=AXES[short(path)], half_space=not output)
+    half_space = not output and not path.endswith("embeddings")
+    return energy_value(kernel, neuron_axis=AXES[short(path)], half_space=half_space)
 
 
 def energies(model):
-    """The loss of each kernel: class vectors count ten times and in full space."""
+    """The loss of each kernel: embeddings and class vectors in full space, the latter ten times."""
     output = OUTPUT[type(model).__name__]
     return {
         path: 10 * energy(path, kernel, True) if short(path) == output else energy(path, kernel)

@@ -216,7 +216,8 @@ def test_code_of_the_seeing_page_runs_and_gives_the_stated_results(capsys):
     exec("".join(code).replace("epochs=10", "epochs=1"), names)
     plt.close("all")
     printed = capsys.readouterr().out
-    shown, measured = (re.findall(r"^ \w+ +[hf]s +\d+ +\d+", x, re.M) for x in (page, printed))
+    row = r"^ \w+ +(?:half|full)\*? +\d+(?: \* \d+)? "
+    shown, measured = (re.findall(row, x, re.M) for x in (page, printed))
     # The table of the report, and that of the changes.
     assert len(shown) == 6
     assert shown == measured
