@@ -246,7 +246,9 @@ class HypersphericalRegularizer(Addable):
 
     def weighted_energy(self, matrix: Tensor, state: State, factor: Any) -> Tensor:
         """The loss of a matrix for a factor, a number or a scalar tensor."""
-        self.used = True
+        if not self.used:
+            # Only once: a later assignment would compute the config in each eager step.
+            self.used = True
         *groups, dimension, n = matrix.shape
         if dimension == 1 and self.needs_directions:
             self._warn_without_directions(n)

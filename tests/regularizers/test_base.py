@@ -299,6 +299,13 @@ class TestConfiguration:
             copied.factor = 4.0
             assert loss(copied) == pytest.approx(4 * loss(MHE(1.0)), rel=1e-6)
 
+    @pytest.mark.parametrize("regularizer", [MHE(), CoMHE()], ids=["MHE", "CoMHE"])
+    def test_config_is_not_computed_in_a_step(self, regularizer, monkeypatch):
+        """With projections, it takes milliseconds."""
+        loss(regularizer)
+        monkeypatch.setattr(type(regularizer), "get_config", None)
+        loss(regularizer)
+
     @pytest.mark.parametrize("inside", ["bare", "sum", "wrapper", "attention"])
     def test_assigning_the_factor_in_a_callback_names_the_schedule(self, inside):
         regularizer = MHE(1.0)
