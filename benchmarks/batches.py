@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from benchmarks.contenders import value_and_gradient
-from benchmarks.timing import interleaved_times, time_and_ratio
+from benchmarks.timing import program_times, time_and_ratio
 from keras_mhe import MHS, batch_energy
 from keras_mhe._backend import matmul
 from keras_mhe.energies._batch import counted_points
@@ -40,8 +40,9 @@ def measure(quick: bool) -> list[dict[str, Any]]:
     }
     programs = {name: value_and_gradient(f, shape) for name, f in functions.items()}
     programs = {"product": program_for(_product, features), **programs}
-    times, compilation = interleaved_times(
-        {name: lambda program=program: program(features) for name, program in programs.items()},
+    times, compilation = program_times(
+        programs,
+        features,
         rounds=3 if quick else 11,
         min_seconds=0.02 if quick else 0.1,
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.contenders import contenders
 from benchmarks.device_memory import temporary_mib
-from benchmarks.timing import interleaved_times, time_and_ratio
+from benchmarks.timing import program_times, time_and_ratio
 
 SHAPES = [
     (576, 64),
@@ -35,8 +35,9 @@ def measure(shape: tuple[int, int], quick: bool, few: bool = False) -> list[dict
     )
     programs = contenders(shape, quick or few)
     large = shape[1] > 4000
-    times, compilation = interleaved_times(
-        {name: lambda program=program: program(kernel) for name, program in programs.items()},
+    times, compilation = program_times(
+        programs,
+        kernel,
         rounds=3 if quick else 5 if large else 9 if few else 15,
         min_seconds=0.02 if quick else 0.05 if few else 0.1,
     )

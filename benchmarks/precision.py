@@ -11,7 +11,7 @@ from keras import ops
 
 from benchmarks.contenders import compiled
 from benchmarks.sweep import value_and_gradient
-from benchmarks.timing import interleaved_times, time_and_ratio
+from benchmarks.timing import program_times, time_and_ratio
 from keras_mhe._backend import matmul, on_cpu
 from keras_mhe.energies import _pair_sums
 from keras_mhe.energies._potential import PotentialSpec
@@ -116,8 +116,9 @@ def measure(shape: tuple[int, int], quick: bool) -> list[dict[str, Any]]:
     kernel = ops.convert_to_tensor(array)
     value, gradient = _definition(array)
     programs = {pair: _program(shape, *(products[name] for name in pair)) for pair in pairs}
-    times, _ = interleaved_times(
-        {str(pair): lambda p=program: p(kernel) for pair, program in programs.items()},
+    times, _ = program_times(
+        {str(pair): program for pair, program in programs.items()},
+        kernel,
         rounds=3 if quick else 7,
         min_seconds=0.02,
     )

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from benchmarks.contenders import value_and_gradient
-from benchmarks.timing import interleaved_times, time_and_ratio
+from benchmarks.timing import program_times, time_and_ratio
 from keras_mhe import AdversarialProjection, AngleProjection, CoMHE, RandomProjection
 from keras_mhe._backend import matmul, normals
 from keras_mhe._random import fingerprint, seed_of
@@ -51,8 +51,9 @@ def measure(quick: bool) -> list[dict[str, Any]]:
     }
     programs = {name: value_and_gradient(f, shape) for name, f in functions.items()}
     programs = {"products": program_for(_products, kernel), **programs}
-    times, compilation = interleaved_times(
-        {name: lambda program=program: program(kernel) for name, program in programs.items()},
+    times, compilation = program_times(
+        programs,
+        kernel,
         rounds=3 if quick else 15,
         min_seconds=0.02 if quick else 0.2,
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.contenders import compiled
 from benchmarks.device_memory import temporary_mib
-from benchmarks.timing import interleaved_times, time_and_ratio
+from benchmarks.timing import program_times, time_and_ratio
 from keras_mhe.energies import _pair_sums, _pairs
 from keras_mhe.energies._neurons import tangent_gradient, unit_neurons
 from keras_mhe.energies._potential import PotentialSpec
@@ -49,8 +49,9 @@ def measure(shape: tuple[int, int], quick: bool) -> list[dict[str, Any]]:
         name: compiled(functools.partial(value_and_gradient, width=width), shape)
         for name, width in widths.items()
     }
-    times, _ = interleaved_times(
-        {name: lambda p=program: p(kernel) for name, program in programs.items()},
+    times, _ = program_times(
+        programs,
+        kernel,
         rounds=3 if quick or n > 20000 else 7,
         min_seconds=0.02 if quick else 0.05,
     )

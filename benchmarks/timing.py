@@ -1,5 +1,6 @@
 """Medians over interleaved rounds: a disturbance affects all contenders of a round alike."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -69,3 +70,11 @@ def interleaved_times(
         for name, call in calls.items():
             times[name].append(seconds_per_call(call, min_seconds))
     return times, {name: first[name] - median_and_quartiles(times[name])[0] for name in calls}
+
+
+def program_times(
+    programs: dict[str, Callable[[Any], Any]], argument: Any, rounds: int, min_seconds: float
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """As `interleaved_times`, for programs of one argument."""
+    calls = {name: functools.partial(program, argument) for name, program in programs.items()}
+    return interleaved_times(calls, rounds, min_seconds)

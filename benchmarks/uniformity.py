@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from benchmarks.contenders import value_and_gradient
-from benchmarks.timing import interleaved_times, time_and_ratio
+from benchmarks.timing import program_times, time_and_ratio
 from keras_mhe import MGD, MHC, MHP, MHS, RMHP, HalfSpaceMHE
 
 SHAPES = [(576, 64), (2304, 256), (512, 1000)]
@@ -31,8 +31,9 @@ def measure(quick: bool) -> list[dict[str, Any]]:
         for name, stateful in (("MHP", MHP(half_space=True)), ("MHC", MHC(half_space=True))):
             functions[name] = lambda k, r=stateful, pole=pole: r.energy(k, r.update_state(k, pole))
         programs = {name: value_and_gradient(f, shape) for name, f in functions.items()}
-        times, compilation = interleaved_times(
-            {name: lambda p=program, k=kernel: p(k) for name, program in programs.items()},
+        times, compilation = program_times(
+            programs,
+            kernel,
             rounds=3 if quick else 11,
             min_seconds=0.02 if quick else 0.1,
         )

@@ -91,8 +91,8 @@ def _table_lines(columns: dict[str, list[str]], numbers: Sequence[str], console:
         return f" {'  '.join(padded)}".rstrip()
 
     height = max(map(len, headings.values()))
-    padded = [[""] * (height - len(parts)) + parts for parts in headings.values()]
-    lines = [line(parts) for parts in zip(*padded, strict=True)]
+    raised = [[""] * (height - len(parts)) + parts for parts in headings.values()]
+    lines = [line(parts) for parts in zip(*raised, strict=True)]
     lines.append(" " + "─" * (sum(sizes.values()) + 2 * len(others)))
     for name, *cells in rows:
         if _size(name) > sizes[first]:

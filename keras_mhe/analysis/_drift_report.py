@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_mhe._text_tables import format_table, names_by_reason, short_name
-from keras_mhe.analysis._report import KernelReport, Report, number_text, space_text
+from keras_mhe.analysis._report import KernelReport, Report, number_text, space_cell
 
 # Numbers of a kernel whose change is computed, and numbers that are only listed.
 _COMPARED = ("energy", "position", "nearest_angle_min", "nearest_angle_mean", "nearest_angle_max")
@@ -167,7 +167,7 @@ class DriftReport(Report):
 
         columns = {
             "kernel": [each.name for each in self.changes],
-            "space": [space_text(each.after, faulty=faulty(each)) for each in self.changes],
+            "space": [space_cell(each.after, faulty=faulty(each)) for each in self.changes],
             "neurons": [each.after.counts for each in self.changes],
             "nearest\nangle min°": pairs("nearest_angle_min", 1),
             "position": pairs("position", 2),

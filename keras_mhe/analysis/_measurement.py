@@ -47,9 +47,8 @@ def check_arguments(**arguments: Any) -> GivenArguments:
 
 def _spec(own: PotentialSpec, given: GivenArguments) -> PotentialSpec:
     """The kernel's own potential, with the given arguments in place of its own."""
-    distance = given.get("distance", own.distance)
-    if own.distance == "gaussian" and "s" in given:
-        distance = given.get("distance", "euclidean")
+    powers = own.distance == "gaussian" and "s" in given
+    distance = given.get("distance", "euclidean" if powers else own.distance)
     changes = dict(given, distance=distance)
     if (distance == "gaussian") != (own.distance == "gaussian"):
         defaults = PotentialSpec(distance=distance)

@@ -116,9 +116,8 @@ class KernelReport(NamedTuple):
         return row
 
 
-def space_text(row: KernelReport, *, faulty: bool | None = None) -> str:
+def space_cell(row: KernelReport, *, faulty: bool) -> str:
     """The space of a row in a table, with marks for a regularizer and for faulty neurons."""
-    faulty = bool(row.faults) if faulty is None else faulty
     return row.space + "*" * bool(row.regularizer) + "!" * faulty
 
 
@@ -242,7 +241,7 @@ class Report:
         }
         columns = {
             "kernel": [row.name for row in self.rows],
-            "space": [space_text(row) for row in self.rows],
+            "space": [space_cell(row, faulty=bool(row.faults)) for row in self.rows],
             **numbers,
         }
         return format_table(self._title_of_table, columns, list(numbers), *self.remarks)

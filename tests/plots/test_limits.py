@@ -16,12 +16,6 @@ from keras_mhe.plots._limits import drawn_limits
 pytestmark = pytest.mark.once
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture(scope="module")
 def report():
     dense = layers.Dense

@@ -16,12 +16,6 @@ from keras_mhe.plots._marks import mark_positions
 pytestmark = pytest.mark.once
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 def shown_labels(axis):
     """The labels inside the limits of an axis, as texts and boxes."""
     axis.axes.figure.canvas.draw()

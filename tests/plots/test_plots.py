@@ -28,12 +28,6 @@ from keras_mhe.reference import nearest_angle_density
 pytestmark = pytest.mark.once
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 def test_sphere_has_a_line_and_a_name_for_each_neuron():
     ax = neurons_on_sphere(5 * np.eye(3), names="xyz")
     tips = np.array([np.array(line.get_data_3d())[:, 1] for line in ax.lines])

@@ -25,12 +25,6 @@ pytestmark = pytest.mark.once
 HALF, FULL = "half space: mirror images", "full space: mirror images"
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture(scope="module")
 def row():
     return energy_report(keras.Sequential([keras.Input((8,)), layers.Dense(4)])).rows[0]
