@@ -15,6 +15,10 @@ Record = dict[str, Any]
 
 # Files keep the spelling of the time when they were written. Programs use the new one.
 _RENAMED_VALUES: dict[tuple[str, Value], Value] = {("head", "normalised"): "normalized"}
+# Parts of configs that older records lack, by experiment, with the values of those runs.
+_ADDED_PARTS: dict[str, Config] = {
+    "cnn9": {"imbalance": "none", "trainer": "fit", "precision": "float32"},
+}
 
 
 def config_key(config: Config) -> str:
@@ -30,10 +34,12 @@ def read(path: Path) -> dict[str, Record]:
     lines = text[: text.rfind("\n") + 1].splitlines()
     for number, line in enumerate(lines, 1):
         record = json.loads(line)
-        record["config"] = {
+        config = {
             name: _RENAMED_VALUES.get((name, value), value)
             for name, value in record["config"].items()
         }
+        added = _ADDED_PARTS.get(str(config.get("experiment")), {})
+        record["config"] = config | {k: v for k, v in added.items() if k not in config}
         key = config_key(record["config"])
         if records.setdefault(key, record)["figures"] != record["figures"]:
             raise ValueError(
