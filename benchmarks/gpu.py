@@ -18,6 +18,7 @@ from benchmarks import (
     projections,
     resnet50,
     sweep,
+    trainer,
     uniformity,
 )
 from workloads.machine import describe_machine, file_stem
@@ -59,6 +60,7 @@ def cases(quick: bool) -> list[Case]:
     ]
     found += [
         case("CNN-9", 60.0, cnn9.measure, quick),
+        case("trainer", 90.0, trainer.measure, quick),
         case("projections", 30.0, projections.measure, quick),
         case("uniformity", 45.0, uniformity.measure, quick),
     ]

@@ -24,6 +24,7 @@ from experiments import (
     finetuning,
     gan,
     imbalance,
+    imbalanced_cnn9,
     sphereface_plus,
     starts,
 )
@@ -37,6 +38,7 @@ EXPERIMENTS = [
     module.experiment
     for module in (
         cnn9,
+        imbalanced_cnn9,
         imbalance,
         starts,
         crowding,
@@ -55,6 +57,10 @@ _HELP = {
     "images": "Number of training images, which the seed selects.",
     "steps": "Training steps.",
     "rate": "Initial learning rate.",
+    "warmup": "First steps in which the learning rate rises.",
+    "imbalance": 'Classes with fewer images: "single" or "multiple".',
+    "trainer": '"fit" of Keras, or "scan" on JAX, which keeps images on the device.',
+    "precision": 'Type in which layers compute: "float32" or "bfloat16".',
     "passes": "Passes over the training set.",
     "features": "Dimension of the features.",
     "head": "Class vectors as they are (plain), or scaled to length one (normalized).",
@@ -182,9 +188,10 @@ def tables() -> None:
     """Writes all tables and plots again from the recorded runs, and the tables of README.md."""
     page, folder = _FOLDER / "README.md", _FOLDER / "results"
     console = Console(width=200)
-    for experiment in EXPERIMENTS:
+    recorded = [each for each in EXPERIMENTS if results_path(each, folder).exists()]
+    for experiment in recorded:
         write_results(experiment, folder, console)
-    page.write_text(update_page(page.read_text("utf-8"), EXPERIMENTS, folder), "utf-8")
+    page.write_text(update_page(page.read_text("utf-8"), recorded, folder), "utf-8")
 
 
 for _experiment in EXPERIMENTS:

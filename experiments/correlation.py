@@ -7,13 +7,14 @@ from matplotlib.figure import Figure
 from experiments import cnn9
 from experiments.comparison import arms, condition_text, varying_parts
 from experiments.experiment import Experiment
+from experiments.kernel_curves import KEPT_FIGURES
 from experiments.records import Record
 
 VARIANTS = ("baseline", "half-space MHE s=2")
 
 
 def _layers(record: Record) -> range:
-    return range(1, 1 + len(record["details"]) // len(cnn9.KEPT_FIGURES))
+    return range(1, 1 + len(record["details"]) // len(KEPT_FIGURES))
 
 
 def records_of_layers(records: list[Record]) -> list[Record]:
@@ -32,9 +33,7 @@ def records_of_layers(records: list[Record]) -> list[Record]:
         for record in records
         if record["config"]["variant"] in VARIANTS
         for layer in _layers(record)
-        for curves in [
-            {name: record["details"][f"layer {layer} {name}"] for name in cnn9.KEPT_FIGURES}
-        ]
+        for curves in [{name: record["details"][f"layer {layer} {name}"] for name in KEPT_FIGURES}]
     ]
 
 
@@ -58,7 +57,7 @@ def draw(records: list[Record]) -> Figure:
         runs = list(arm.runs.values())
         layers = _layers(runs[0])
         colors = plt.get_cmap("viridis")(np.linspace(0, 0.92, len(layers)))
-        for ax, name in zip(column, cnn9.KEPT_FIGURES, strict=True):
+        for ax, name in zip(column, KEPT_FIGURES, strict=True):
             for layer, color in zip(layers, colors, strict=True):
                 curve = _mean_curve(runs, layer, name)
                 training = np.linspace(0, 100, len(curve))

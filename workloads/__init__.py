@@ -1,1 +1,1 @@
-"""What benchmarks and experiments share: the CNN-9 model and a description of the machine."""
+"""What benchmarks and experiments share: CNN-9, its training on JAX, and the machine."""

@@ -29,7 +29,7 @@ def module(name):
     return pytest.importorskip(f"experiments.{name}", reason="only a checkout has experiments")
 
 
-cnn9, imbalance, crowding = map(module, ("cnn9", "imbalance", "crowding"))
+imbalance, crowding = map(module, ("imbalance", "crowding"))
 sphereface, gan, finetuning = map(module, ("sphereface_plus", "gan", "finetuning"))
 classifiers, comparison, data, records = map(
     module, ("classifiers", "comparison", "data", "records")
@@ -338,100 +338,6 @@ class TestData:
         assert images.x_test.shape == (500, 32, 32, 3)
         np.testing.assert_array_equal(images.y_test, labels[-500:])
         np.testing.assert_allclose(images.x[:, ::4, ::4, 0] / 255, small[:-500, ..., 0], atol=2e-3)
-
-
-class TestCnn9:
-    def test_a_pass_uses_a_crop_of_every_image_once(self):
-        images = np.arange(1, 257, dtype="float32")[:, None, None, None] * np.ones((1, 8, 8, 3))
-        batches = cnn9._Batches(images, np.arange(256), steps=1, seed=0)
-        labels, crops = [], []
-        for _ in range(4):
-            assert len(batches) == 1
-            x, y = batches[0]
-            labels.append(y)
-            crops.append(x)
-            np.testing.assert_array_equal(x.max(axis=(1, 2, 3)), y + 1)
-            assert set(np.unique(x)) <= {0, *np.arange(1, 257)}
-            batches.on_epoch_end()
-        for half in (0, 2):
-            assert sorted(np.concatenate(labels[half : half + 2])) == list(range(256))
-        assert not np.array_equal(labels[0], labels[2])
-        again = cnn9._Batches(images, np.arange(256), steps=4, seed=0)
-        for index in range(4):
-            np.testing.assert_array_equal(again[index][0], crops[index])
-
-    def test_half_of_the_images_are_mirrored(self):
-        ramp = np.arange(8.0)[None, None, :, None] * np.ones((128, 8, 8, 3))
-        x, _ = cnn9._Batches(ramp, np.zeros(128, int), steps=1, seed=1)[0]
-        falling = np.sum(np.diff(x[..., 0], axis=2) < 0, axis=(1, 2)) > 8
-        assert 40 < falling.sum() < 88
-
-    @pytest.mark.parametrize("variant", cnn9.VARIANTS)
-    def test_every_variant_is_a_pair_of_regularizers(self, variant):
-        kernel = np.random.default_rng(0).standard_normal((3, 3, 8, 4)).astype("float32")
-        pair = cnn9.VARIANTS[variant]()
-        present = [regularizer is not None for regularizer in pair]
-        assert present == [
-            variant != "baseline" and "(classes)" not in variant,
-            variant != "baseline" and "(hidden)" not in variant,
-        ]
-        for regularizer in filter(None, pair):
-            if not getattr(regularizer, "stateful", False):
-                assert np.isfinite(energy := float(regularizer(kernel)))
-                assert energy != 0
-
-    @pytest.mark.parametrize(
-        "variant",
-        [
-            "baseline",
-            *[
-                pytest.param(name, marks=pytest.mark.slow)
-                for name in ("orthogonal", "RP-CoMHE", "MHP")
-            ],
-        ],
-    )
-    def test_every_variant_has_the_same_initial_weights_and_keeps_weight_decay(self, variant):
-        def decay(model):
-            norms = [np.sum(np.square(w)) for w in model.get_weights() if w.ndim == 4]
-            return 2.5e-4 * sum(norms)
-
-        keras.utils.set_random_seed(0)
-        model = cnn9._model(variant, width=2, classes=10, steps=20, rate=0.1)
-        keras.utils.set_random_seed(0)
-        plain = cnn9._model("baseline", width=2, classes=10, steps=20, rate=0.1)
-        kernels = [[w for w in each.get_weights() if w.ndim == 4] for each in (model, plain)]
-        for ours, theirs in zip(*kernels, strict=True):
-            np.testing.assert_array_equal(ours, theirs)
-        energies = float(sum(map(float, model.losses))) - decay(plain)
-        if variant == "baseline":
-            assert energies == pytest.approx(0, abs=1e-4)
-        else:
-            assert abs(energies) > 1e-3
-
-    def test_the_learning_rate_follows_the_schedule_of_the_papers(self):
-        model = cnn9._model("baseline", width=2, classes=10, steps=42_500, rate=0.1)
-        schedule = model.optimizer._learning_rate
-        for step, rate in ((20_000, 0.1), (20_001, 0.01), (30_001, 1e-3), (37_501, 1e-4)):
-            assert float(schedule(step)) == pytest.approx(rate)
-
-    def test_kernels_that_are_not_finite_give_nan_metrics(self):
-        curves = {"layer 1 position": [1.0, None], "layer 1 smallest": [50.0, None]}
-        assert np.isnan(list(cnn9._final_metrics(curves).values())).all()
-        curves |= {"layer 2 position": [1.0, 3.0], "layer 2 smallest": [50.0, 40.0]}
-        assert cnn9._final_metrics(curves) == {"mean position": 3, "smallest angle °": 40}
-
-    @pytest.mark.parametrize(
-        ("steps", "images", "message"),
-        [
-            (30, 512, r"multiple of 20\. Received: steps=30"),
-            (20, 2000, r"from 128 to 1297, .* Received: images=2000"),
-            (20, 100, r"from 128 to 1297, .* Received: images=100"),
-        ],
-    )
-    def test_unusable_numbers_of_steps_or_images_raise(self, steps, images, message):
-        config = {"variant": "baseline", "seed": 0, "steps": steps, "images": images}
-        with pytest.raises(ValueError, match=message):
-            cnn9.run(config, "digits")
 
 
 class TestImbalance:
