@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import tempfile
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,11 +19,13 @@ import typer
 from rich.console import Console
 
 from experiments import (
+    BEGAN,
     cnn9,
     correlation,
     crowding,
     finetuning,
     gan,
+    gpu,
     imbalance,
     imbalanced_cnn9,
     sphereface_plus,
@@ -181,6 +184,40 @@ def _add_command(experiment: Experiment) -> None:
     )
     command.__annotations__ = {name: kind for name, (_, kind) in parameters.items()}
     app.command(experiment.name.replace("_", "-"), help=experiment.description)(command)
+
+
+@app.command("gpu")
+def run_on_gpu(
+    minutes: Annotated[float, typer.Option(help="Time that no run exceeds.")] = 12.0,
+    data: Annotated[str, typer.Option(help=_HELP["data"])] = "cifar10",
+    quick: Annotated[bool, typer.Option("--quick", help="Check with tiny runs, on a CPU.")] = False,
+    show: Annotated[bool, typer.Option("--list", help="Print what is done and missing.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the results. The default is that of the other commands, and a "
+            "temporary one for quick runs.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Runs what is most wanted on a GPU and not done yet, one run after another.
+
+    Each run is written when it ends, and the next command continues. It needs KERAS_BACKEND=jax.
+    Exits with 1 if a run failed.
+    """
+    console = Console(width=160)
+    if out is None:
+        out = Path(tempfile.mkdtemp(prefix="keras-mhe-")) if quick else _FOLDER / "results"
+    try:
+        if show:
+            return gpu.list_runs(data, out, console)
+        gpu.keep_compiled_programs()
+        source = "digits" if quick else data
+        done = gpu.run(minutes, source, out, quick, console, BEGAN)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from error
+    raise typer.Exit(not done)
 
 
 @app.command()

@@ -6,13 +6,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.experiment import Experiment
-from experiments.records import Config, Record, Value, config_key
+from experiments.records import Config, Record, Value, card, config_key
 from keras_mhe.cli._paired import Estimate, estimate
 
 
 def _machine(record: Record) -> dict[str, Any]:
-    """Returns what is known of a machine. Older records do not mention the driver of a GPU."""
-    return {name: value for name, value in record["machine"].items() if value is not None}
+    """Returns what two runs must share to be paired.
+
+    The numbers of an accelerator depend on the card and on the versions of packages. Its processor,
+    cores and driver may differ between machines that are rented one after another. On a CPU, all
+    that is known of the machine counts.
+    """
+    machine = record["machine"]
+    if machine.get("accelerator"):
+        return {name: machine.get(name) for name in ("accelerator", "backend", "versions")}
+    return {name: value for name, value in machine.items() if value is not None}
 
 
 class Arm(NamedTuple):
@@ -58,7 +66,9 @@ class Arm(NamedTuple):
 
 
 def _condition(record: Record) -> Config:
-    return {k: v for k, v in record["config"].items() if k not in ("variant", "seed")}
+    """Returns the parts of a config that are not compared, and the card."""
+    parts = {k: v for k, v in record["config"].items() if k not in ("variant", "seed")}
+    return parts | {"card": card(record)}
 
 
 def arms(records: Iterable[Record], variants: tuple[str, ...]) -> list[tuple[Arm, Arm | None]]:
@@ -109,11 +119,12 @@ def independent_parts(records: Iterable[Record]) -> list[str]:
     For example, `images` is left out if all records of one `width` have the same `images`.
     """
     records = list(records)
+    conditions = [_condition(record) for record in records]
     kept: list[str] = []
     for part in varying_parts(records):
         if not any(
-            len({record["config"][other] for record in records})
-            == len({(record["config"][other], record["config"][part]) for record in records})
+            len({condition[other] for condition in conditions})
+            == len({(condition[other], condition[part]) for condition in conditions})
             for other in kept
         ):
             kept.append(part)
@@ -121,11 +132,11 @@ def independent_parts(records: Iterable[Record]) -> list[str]:
 
 
 def common_parts(records: Iterable[Record]) -> Config:
-    """Returns those parts of conditions that are equal in all records."""
+    """Returns those parts of configs that are equal in all records, without the card."""
     return {
         name: next(iter(values))
         for name, values in _config_values(records).items()
-        if len(values) == 1
+        if len(values) == 1 and name != "card"
     }
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 Value = str | int | float
 Config = dict[str, Value]
-# Keys: "config"; "figures", the metrics by name; "details", data for plots; "seconds", "date",
-# "machine".
+# Keys: "config"; "figures", the metrics by name; "details", data for plots; "seconds" and
+# "compile_seconds", the part of them in XLA's compiler, if it is known; "date", "machine".
 Record = dict[str, Any]
 
 # Files keep the spelling of the time when they were written. Programs use the new one.
@@ -26,8 +26,18 @@ def config_key(config: Config) -> str:
     return json.dumps(config, sort_keys=True)
 
 
+def card(record: Record) -> str:
+    """Returns the name of the accelerator of a run, or `"CPU"`."""
+    return record["machine"].get("accelerator") or "CPU"
+
+
+def record_key(config: Config, card: str) -> str:
+    """Returns a key of a run: equal configs on two cards are two runs."""
+    return f"{card}: {config_key(config)}"
+
+
 def read(path: Path) -> dict[str, Record]:
-    """Returns all complete records of a file by `config_key`, or none if there is no file."""
+    """Returns all complete records of a file by `record_key`, or none if there is no file."""
     records: dict[str, Record] = {}
     text = path.read_text("utf-8") if path.exists() else ""
     # A last line without an end is incomplete.
@@ -40,7 +50,7 @@ def read(path: Path) -> dict[str, Record]:
         }
         added = _ADDED_PARTS.get(str(config.get("experiment")), {})
         record["config"] = config | {k: v for k, v in added.items() if k not in config}
-        key = config_key(record["config"])
+        key = record_key(record["config"], card(record))
         if records.setdefault(key, record)["figures"] != record["figures"]:
             raise ValueError(
                 f"{path.name} holds two different results for one config. Delete one of them. "

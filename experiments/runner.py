@@ -13,8 +13,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from experiments.experiment import Experiment
+from experiments.experiment import Experiment, InputError
 from experiments.records import Config, Record, append, config_key, read, remove_incomplete_line
+
+# Parts of the configs of all experiments.
+_COMMON_PARTS = {"experiment", "backend", "variant", "seed"}
 
 
 def _exit_with_parent() -> None:
@@ -29,7 +32,13 @@ def _exit_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _run_config(config: Config, sources: dict[str, str]) -> Record:
+def run_config(config: Config, sources: dict[str, str]) -> Record:
+    """Runs a config in this process and returns its record.
+
+    Args:
+        config: `"experiment"` names the module, `"seed"` sets all random numbers.
+        sources: locations of data, by the names that configs have for them.
+    """
     import keras
 
     from workloads.machine import describe_machine
@@ -43,6 +52,11 @@ def _run_config(config: Config, sources: dict[str, str]) -> Record:
     experiment: Experiment = importlib.import_module(
         f"experiments.{config['experiment']}"
     ).experiment
+    if unknown := config.keys() - experiment.grid.keys() - _COMMON_PARTS:
+        raise InputError(
+            f"The parts of {experiment.name} are {', '.join(experiment.grid)}. "
+            f"Received: {', '.join(sorted(unknown))}"
+        )
     keras.utils.clear_session()
     keras.utils.set_random_seed(int(config["seed"]))
     start = time.perf_counter()
@@ -74,7 +88,8 @@ def run_missing(
         console: where progress is shown.
     """
     remove_incomplete_line(path)
-    recorded = read(path)
+    # A run on any card counts.
+    recorded = {config_key(record["config"]) for record in read(path).values()}
     wanted = {config_key(config): config for config in configs}
     missing = [config for key, config in wanted.items() if key not in recorded]
     if len(missing) < len(wanted):
@@ -84,7 +99,7 @@ def run_missing(
         workers, multiprocessing.get_context("spawn"), initializer=_exit_with_parent
     )
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress, pool:
-        futures = [pool.submit(_run_config, config, sources) for config in missing]
+        futures = [pool.submit(run_config, config, sources) for config in missing]
         first_error = None
         try:
             for future in progress.track(as_completed(futures), len(futures), description="runs"):

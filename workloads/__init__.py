@@ -1,1 +1,1 @@
-"""What benchmarks and experiments share: CNN-9, its training on JAX, and the machine."""
+"""What benchmarks and experiments share: networks, their training on JAX, and the machine."""

@@ -4,10 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_mhe.regularizers import RegularizerSum
-
-# The papers' 5e-4 multiplies half the squared norm.
-_WEIGHT_DECAY = 2.5e-4
+from workloads.protocol import compiled, with_weight_decay
 
 
 def cnn9(hidden: Any, output: Any, width: int, jit_compile: Any, classes: int = 10) -> keras.Model:
@@ -21,10 +18,6 @@ def cnn9(hidden: Any, output: Any, width: int, jit_compile: Any, classes: int = 
         classes: number of classes.
     """
     layers = keras.layers
-
-    def with_weight_decay(regularizer: Any) -> Any:
-        decay = keras.regularizers.L2(_WEIGHT_DECAY)
-        return decay if regularizer is None else RegularizerSum([regularizer, decay])
 
     def convolution(filters: int, size: int, padding: str, regularizer: Any) -> Any:
         return layers.Conv2D(
@@ -43,10 +36,4 @@ def cnn9(hidden: Any, output: Any, width: int, jit_compile: Any, classes: int = 
         stack.append(layers.MaxPooling2D())
     stack += [convolution(width << 2, 4, "valid", hidden), convolution(classes, 1, "valid", output)]
     stack.append(layers.Flatten())
-    model = keras.Sequential(stack)
-    model.compile(
-        keras.optimizers.SGD(0.1, momentum=0.9),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=jit_compile,
-    )
-    return model
+    return compiled(keras.Sequential(stack), jit_compile)

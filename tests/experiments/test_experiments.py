@@ -139,7 +139,7 @@ class TestRunner:
             return record("baseline", config["seed"], 1.0)
 
         monkeypatch.setattr(runner, "ProcessPoolExecutor", Pool)
-        monkeypatch.setattr(runner, "_run_config", run_config)
+        monkeypatch.setattr(runner, "run_config", run_config)
         path = tmp_path / "a.jsonl"
         configs = [record("baseline", seed, 1.0)["config"] for seed in range(100)]
         with pytest.raises(ValueError, match="seed 0"):
