@@ -179,8 +179,12 @@ def benchmarks(session: nox.Session) -> None:
 @nox.session
 @on_each_backend
 def gpu(session: nox.Session, backend: str) -> None:
-    """Run the measurements for a GPU in short, on the CPU: whether they run."""
+    """Run measurements and experiments for a GPU in short, on the CPU: whether they run."""
     out = scratch(session, "gpu")
     shutil.rmtree(out, ignore_errors=True)
     command = ["python", "-m", "benchmarks", "gpu", "--quick", "--out", out]
     session.run(*command, env={"KERAS_BACKEND": backend})
+    # The experiments' trainer for a GPU needs JAX.
+    if backend == "jax":
+        command = ["python", "-m", "experiments", "gpu", "--quick", "--out", out / "experiments"]
+        session.run(*command, env={"KERAS_BACKEND": backend, **QUICK_COMPILATION})

@@ -28,6 +28,7 @@ from experiments import (
     gpu,
     imbalance,
     imbalanced_cnn9,
+    resnet32,
     sphereface_plus,
     starts,
 )
@@ -212,7 +213,6 @@ def run_on_gpu(
     try:
         if show:
             return gpu.list_runs(data, out, console)
-        gpu.keep_compiled_programs()
         source = "digits" if quick else data
         done = gpu.run(minutes, source, out, quick, console, BEGAN)
     except InputError as error:

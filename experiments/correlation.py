@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import cnn9
-from experiments.comparison import arms, condition_text, varying_parts
+from experiments.comparison import arms, condition_text, independent_parts
 from experiments.experiment import Experiment
 from experiments.kernel_curves import KEPT_FIGURES
 from experiments.records import Record
@@ -63,7 +63,7 @@ def draw(records: list[Record]) -> Figure:
                 training = np.linspace(0, 100, len(curve))
                 ax.plot(training, curve, color=color, label=f"{layer}")
             ax.grid(alpha=0.3)
-        condition = condition_text(arm.condition, varying_parts(selected))
+        condition = condition_text(arm.condition, independent_parts(selected))
         title = f"{arm.variant}, {len(runs)} runs"
         column[0].set_title(f"{condition}\n{title}" if condition else title, fontsize="medium")
         column[0].axhline(1, color="0.4", linestyle=":")

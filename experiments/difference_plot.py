@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.comparison import Arm, comparisons, condition_text, varying_parts
+from experiments.comparison import Arm, comparisons, condition_text, independent_parts
 from experiments.experiment import Experiment
 from experiments.records import Record
 
@@ -20,9 +20,9 @@ def _plotted(experiment: Experiment) -> tuple[str, ...]:
 
 
 def _panels(records: list[Record], experiment: Experiment) -> dict[str, list[tuple[Arm, Arm]]]:
-    """Groups arms and their baselines by the varying parts that are not on the x-axis."""
+    """Groups arms and their baselines by the independent parts that are not on the x-axis."""
     panels: dict[str, list[tuple[Arm, Arm]]] = {}
-    parts = [part for part in varying_parts(records) if part != experiment.x_axis]
+    parts = [part for part in independent_parts(records) if part != experiment.x_axis]
     for arm, baseline in comparisons(records, experiment.variants):
         if arm.variant in _plotted(experiment):
             panels.setdefault(condition_text(arm.condition, parts), []).append((arm, baseline))

@@ -1,8 +1,10 @@
 """Runs what is most wanted on a GPU and not done yet, within a limit of time."""
 
+import contextlib
 import itertools
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,19 +96,23 @@ class _Queue:
         ]
 
     def expected_seconds(self, job: _Job) -> float:
-        trials = self._records(calibration.FILE).values()
-        measured = speed(each for each in trials if each["config"]["data"] == self.data)
+        measured = speed(self._records(calibration.FILE).values())
         return expected_seconds(job.config, self._records(job.file).values(), measured)
 
 
-def keep_compiled_programs() -> None:
-    """Makes JAX reuse the program of an earlier run of this process that was equal."""
+@contextlib.contextmanager
+def _programs_kept() -> Iterator[None]:
+    """Makes JAX keep compiled programs in a folder meanwhile, and reuse them in equal runs."""
     import jax
 
-    folder = tempfile.TemporaryDirectory(prefix="keras-mhe-programs-")
-    # The folder is removed with its last reference, when the process ends.
-    keep_compiled_programs.folder = folder  # type: ignore[attr-defined]
-    jax.config.update("jax_compilation_cache_dir", folder.name)
+    option = "jax_compilation_cache_dir"
+    before = getattr(jax.config, option)
+    with tempfile.TemporaryDirectory(prefix="keras-mhe-programs-") as folder:
+        jax.config.update(option, folder)
+        try:
+            yield
+        finally:
+            jax.config.update(option, before)
 
 
 def run(minutes: float, data: str, out: Path, quick: bool, console: Console, began: float) -> bool:
@@ -134,7 +140,8 @@ def run(minutes: float, data: str, out: Path, quick: bool, console: Console, beg
     for path in out.glob("*.jsonl"):
         remove_incomplete_line(path)
     clock = CompileClock()
-    loop_began, setting = time.monotonic(), None
+    loop_began, setting = time.monotonic(), queue.setting()
+    console.print(_setting_text(setting))
     done: list[tuple[str, float, float]] = []
     failed: list[str] = []
 
@@ -145,9 +152,7 @@ def run(minutes: float, data: str, out: Path, quick: bool, console: Console, beg
                 return job
         return None
 
-    while job := next_job():
-        if setting != (setting := queue.setting()):
-            console.print(_setting_text(setting))
+    def do(job: _Job) -> None:
         start, compiled = time.monotonic(), clock.seconds
         try:
             record = run_config(job.config, sources)
@@ -160,7 +165,14 @@ def run(minutes: float, data: str, out: Path, quick: bool, console: Console, beg
             outcome = ", ".join(f"{name} {value}" for name, value in record["figures"].items())
         seconds = time.monotonic() - start
         done.append((job.text, seconds, clock.seconds - compiled))
-        console.print(f"{job.text}: {seconds:.1f} s; {outcome}", soft_wrap=True)
+        # Brackets in a message are not markup.
+        console.print(f"{job.text}: {seconds:.1f} s; {outcome}", soft_wrap=True, markup=False)
+
+    with _programs_kept():
+        while job := next_job():
+            do(job)
+            if setting != (setting := queue.setting()):
+                console.print(_setting_text(setting))
     _print_times(console, done, began, loop_began)
     _print_next(console, queue, failed)
     return not failed
