@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import sys
 import tempfile
 from itertools import product
 from pathlib import Path
@@ -50,6 +51,7 @@ EXPERIMENTS = [
         gan,
         correlation,
         finetuning,
+        resnet32,
     )
 ]
 _FOLDER = Path(__file__).parent
@@ -104,8 +106,10 @@ def _selected_grid(options: dict[str, Any], experiment: Experiment) -> dict[str,
                 grid[name] = [kind(value) for value in options[name].split(",")]
             except ValueError:
                 grid[name] = []
-            if not grid[name] or (kind is not str and min(grid[name]) <= 0):
-                positive = "" if kind is str else "positive "
+            # Zero is allowed where it is the default.
+            least = 0 if kind is str or 0 in defaults else sys.float_info.min
+            if not grid[name] or (kind is not str and min(grid[name]) < least):
+                positive = "" if least == 0 else "positive "
                 raise typer.BadParameter(
                     f"Expected {positive}{kind.__name__}s separated by commas. "
                     f"Received: --{name} {options[name]}"

@@ -9,10 +9,10 @@ import keras
 from experiments.records import Config, Record, config_key
 
 # Floating-point operations of a training step of width 64, batch 128: forward and backward pass.
-_STEP_FLOP = {"cnn9": 205e9, "resnet32": 850e9}
+_STEP_FLOP = {"cnn9": 205e9, "imbalanced_cnn9": 205e9, "resnet32": 850e9}
 # ResNet-32 has more bytes of activations for each operation, so its steps take longer than those
 # of CNN-9 by more than the ratio of operations. Assumed, not measured.
-_SLOWER = {"cnn9": 1.0, "resnet32": 2.0}
+_SLOWER = {"resnet32": 2.0}
 # What an H100 is assumed to reach per second, before anything is measured.
 _FLOP_PER_SECOND = {"bfloat16": 100e12, "float32": 30e12}
 _COMPILE_SECONDS = 60.0
@@ -73,7 +73,7 @@ def expected_seconds(config: Config, records: Iterable[Record], measured: Speed 
         return _OTHER_SECONDS
     cnn9, peak = _STEP_FLOP["cnn9"], _FLOP_PER_SECOND["bfloat16"]
     compiling, fixed, per_step = measured or (_COMPILE_SECONDS, 0.0, cnn9 / peak)
-    slower = _SLOWER[name] * _STEP_FLOP[name] / cnn9 * (int(config["width"]) / 64) ** 2
+    slower = _SLOWER.get(name, 1.0) * _STEP_FLOP[name] / cnn9 * (int(config["width"]) / 64) ** 2
     slower *= peak / _FLOP_PER_SECOND[str(config["precision"])]
     return compiling + fixed + int(config["steps"]) * per_step * slower
 

@@ -52,8 +52,10 @@ GROUPS = (
         3,
         {},
     ),
-    Group("What if one class is rare?", "cnn9", _THREE, 3, {"imbalance": "single"}),
-    Group("What if most classes are rare?", "cnn9", _THREE, 3, {"imbalance": "multiple"}),
+    Group("What if one class is rare?", "imbalanced_cnn9", _THREE, 3, {"imbalance": "single"}),
+    Group(
+        "What if most classes are rare?", "imbalanced_cnn9", _THREE, 3, {"imbalance": "multiple"}
+    ),
     *(
         Group("Does the gain depend on the width?", "cnn9", _THREE[:2], 3, {"width": width})
         for width in (16, 32, 128, 256)
@@ -96,7 +98,6 @@ def training(data: str, setting: Setting, quick: bool) -> Config:
     return {
         "backend": "jax",
         "data": data,
-        "imbalance": "none",
         "trainer": "scan",
         "precision": "bfloat16",
         **sizes,

@@ -56,9 +56,12 @@ def best_steps_per_call(steps: int) -> int:
     """Returns how many of the steps one call of a program should have on the default device.
 
     On a CPU, convolutions in a loop are 35 times slower than outside
-    (https://github.com/jax-ml/jax/issues/12868), so a call has one step.
+    (https://github.com/jax-ml/jax/issues/12868), so a call has one step. Elsewhere it is the
+    largest divisor of `steps` up to 125, so that runs of several lengths can use one program.
     """
-    return 1 if jax.default_backend() == "cpu" else steps
+    if jax.default_backend() == "cpu":
+        return 1
+    return next(count for count in range(125, 0, -1) if steps % count == 0)
 
 
 def training_program(model: keras.Model, several: bool = False) -> Callable[..., Any]:

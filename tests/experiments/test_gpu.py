@@ -85,7 +85,7 @@ class TestOrder:
     def test_trials_come_first_and_then_all_seeds_of_a_variant_before_the_next(self, work):
         card = Card()
         assert work(card)[0]
-        trials, configs = card.configs[:5], card.configs[5:]
+        trials, configs = card.configs[:2], card.configs[2:]
         assert trials == calibration.trials("cifar10", quick=False)
         started = [(c["experiment"], c["variant"], c["seed"]) for c in configs[:30]]
         variants = ["baseline", "half-space MHE s=2", "half-space MHE s=2 (hidden)"]
@@ -94,11 +94,11 @@ class TestOrder:
         assert started == [("cnn9", variant, seed) for variant in variants for seed in range(3)]
         parts = [(c["experiment"], c.get("imbalance"), c.get("width")) for c in configs[30:]]
         assert list(dict.fromkeys(parts)) == [
-            ("cnn9", "single", 64),
-            ("cnn9", "multiple", 64),
-            *(("cnn9", "none", width) for width in (16, 32, 128, 256)),
-            ("resnet32", "none", 64),
-            ("cnn9", "none", 64),
+            ("imbalanced_cnn9", "single", 64),
+            ("imbalanced_cnn9", "multiple", 64),
+            *(("cnn9", None, width) for width in (16, 32, 128, 256)),
+            ("resnet32", None, 64),
+            ("cnn9", None, 64),
             ("crowding", None, None),
         ]
 
@@ -127,13 +127,13 @@ class TestTime:
         assert 60 * minutes - card.now < 120
 
     def test_a_run_that_does_not_fit_makes_room_for_a_shorter_one(self, work):
-        """The trials take 180 s, a run of full width 115 s, and one of a quarter of it 35 s."""
+        """The trials take 75 s, a run of full width 115 s, and one of a quarter of it 35 s."""
         card = Card()
-        work(card, minutes=4)
-        assert [config["width"] for config in card.configs[5:]] == [16]
+        work(card, minutes=2.5)
+        assert [config["width"] for config in card.configs[2:]] == [16, 16]
 
     def test_twelve_minutes_of_a_card_that_was_calibrated_give_six_full_runs(self, work):
-        work(Card(), minutes=4)
+        work(Card(), minutes=2)
         card = Card(step=0.0018)
         work(card, minutes=12)
         assert [(c["width"], c["steps"]) for c in card.configs[:6]] == [(64, 42_500)] * 6
@@ -147,7 +147,7 @@ class TestTime:
             f"Minutes: start 0.00, compiling 0.00, runs {minutes}, rest 0.00, in all {minutes}."
             in printed
         )
-        assert "Next: cnn9, half-space MHE s=2, seed 1, about 115 s" in printed
+        assert "Next: cnn9, half-space MHE s=2, seed 2, about 115 s" in printed
 
 
 class TestEstimates:
@@ -166,7 +166,7 @@ class TestEstimates:
         """Seeds, rates and the images do not matter."""
         done = [
             self.record(70.0, seed=1),
-            self.record(80.0, seed=2, rate=0.01, warmup=500, imbalance="single"),
+            self.record(80.0, seed=2, rate=0.01, warmup=500),
             self.record(99.0, variant="MHS"),
             self.record(20.0, width=16),
             self.record(40.0, steps=20_000, variant="MHS"),
@@ -225,36 +225,35 @@ class TestEstimates:
 
 
 class TestCalibration:
-    def trials(self, accuracies, step=0.002):
+    def setting(self, step=0.002, runs=()):
         card = Card(step=step)
-        accuracies = iter([*accuracies, 0.0])
-        card.accuracy = lambda config: next(accuracies)
-        return [card.run(config, {}) for config in calibration.trials("cifar10", quick=False)]
-
-    def setting(self, trials, runs=()):
+        trials = [card.run(config, {}) for config in calibration.trials("cifar10", quick=False)]
         return calibration.setting(trials, list(runs), "cifar10")
 
-    def test_the_rate_with_the_highest_accuracy_is_used_and_the_papers_at_equal_ones(self):
-        assert self.setting(self.trials([10, 40, 60, 50]))[:2] == (0.03, 0)
-        assert self.setting(self.trials([10, 60, 60, 50]))[:2] == (0.1, 500)
-        assert self.setting(self.trials([10, 10, 10, 10]))[:2] == (0.1, 0)
-
-    def test_nothing_is_chosen_before_all_trials_are_done(self):
-        trials = self.trials([10, 40, 60, 50])
-        for missing in range(5):
-            assert self.setting(trials[:missing] + trials[missing + 1 :]) is None
+    def test_nothing_is_chosen_before_both_trials_are_done(self):
+        card = Card()
+        trials = [card.run(config, {}) for config in calibration.trials("cifar10", quick=False)]
+        for trial in trials:
+            assert calibration.setting([trial], [], "cifar10") is None
 
     @pytest.mark.parametrize(("step", "steps"), [(0.002, 42_500), (0.0025, 20_000)])
     def test_steps_are_fewer_if_a_run_takes_over_two_minutes(self, step, steps):
         """Full runs take 30 s and the time of their steps: 115 and 136 s."""
-        assert self.setting(self.trials([60, 40, 10, 50], step)).steps == steps
+        assert self.setting(step) == (0.1, 0, steps)
 
-    def test_a_rate_that_failed_later_is_replaced_by_the_next_best(self, work):
+    def test_the_papers_rate_is_replaced_if_a_full_baseline_learns_nothing(self, work):
         card = Card()
-        card.accuracy = lambda c: 10.0 if (c["steps"], c["rate"]) == (42_500, 0.1) else 50.0
+        card.accuracy = lambda c: 10.0 if (c["steps"], c["warmup"]) == (42_500, 0) else 50.0
         work(card, minutes=16)
-        runs = [(c["rate"], c["warmup"], c["seed"]) for c in card.configs[5:]]
-        assert runs[:5] == [(0.1, 0, 0), (0.1, 500, 0), (0.03, 0, 0), (0.03, 0, 1), (0.03, 0, 2)]
+        runs = [(c["rate"], c["warmup"], c["seed"]) for c in card.configs[2:]]
+        assert runs[:4] == [(0.1, 0, 0), (0.1, 500, 0), (0.1, 500, 1), (0.1, 500, 2)]
+
+    def test_a_low_accuracy_of_trials_changes_nothing(self, work):
+        """In the logs of the papers, accuracy begins to rise after several thousand steps."""
+        card = Card()
+        card.accuracy = lambda c: 10.0 if c["steps"] < 42_500 else 50.0
+        work(card, minutes=6)
+        assert {(c["rate"], c["warmup"]) for c in card.configs} == {(0.1, 0)}
 
     def test_the_seed_of_trials_is_not_that_of_a_run(self):
         seeds = {seed for group in gpu_list.GROUPS for seed in range(group.seeds)}
@@ -320,7 +319,7 @@ class TestCards:
         work(Card(processor="one", cores=16, driver="1"), minutes=12)
         card = Card(processor="another", cores=8, driver="2")
         work(card, minutes=3)
-        assert (card.configs[0]["variant"], card.configs[0]["seed"]) == ("half-space MHE s=2", 1)
+        assert (card.configs[0]["variant"], card.configs[0]["seed"]) == ("half-space MHE s=2", 2)
 
     def test_another_card_begins_anew_in_the_same_files(self, work, tmp_path):
         work(Card(), minutes=12)
@@ -338,7 +337,7 @@ class TestCards:
     def test_the_list_shows_what_is_done_on_each_card(self, work, tmp_path):
         for count, name in ((3, H100), (1, H200)):
             card = Card(name)
-            card.error = lambda c, n=count, d=card: ValueError() if len(d.configs) > 5 + n else None
+            card.error = lambda c, n=count, d=card: ValueError() if len(d.configs) > 2 + n else None
             work(card)
         console = Console(file=io.StringIO(), width=200)
         gpu.list_runs("cifar10", tmp_path, console)
@@ -368,7 +367,6 @@ class TestRunConfig:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("trainer" not in cnn9.experiment.grid, reason="cnn9 has no scan trainer")
 def test_a_quick_queue_of_real_runs_ends_and_continues(tmp_path):
     command = [sys.executable, "-m", "experiments", "gpu", "--quick", "--out", str(tmp_path)]
     printed = [
