@@ -16,6 +16,7 @@ os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "NP
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
 
 import keras
+import matplotlib.pyplot as plt
 import typer
 from rich.console import Console
 
@@ -24,6 +25,7 @@ from experiments import (
     cnn9,
     correlation,
     crowding,
+    evidence_plot,
     finetuning,
     gan,
     gpu,
@@ -34,6 +36,8 @@ from experiments import (
     starts,
 )
 from experiments.data import sources_by_name
+from experiments.evidence import evidence
+from experiments.evidence_page import update_evidence
 from experiments.experiment import Experiment, InputError
 from experiments.records import Config, Value
 from experiments.report import results_path, update_page, write_results
@@ -233,6 +237,18 @@ def tables() -> None:
     for experiment in recorded:
         write_results(experiment, folder, console)
     page.write_text(update_page(page.read_text("utf-8"), recorded, folder), "utf-8")
+
+
+@app.command("map")
+def write_map() -> None:
+    """Writes the picture and the tables of docs/evidence.md from all recorded runs."""
+    docs = _FOLDER.parent / "docs"
+    page, picture = docs / "evidence.md", docs / "images" / "evidence.png"
+    rows = evidence(EXPERIMENTS, _FOLDER / "results")
+    figure = evidence_plot.draw(rows)
+    figure.savefig(picture, dpi=200)
+    plt.close(figure)
+    page.write_text(update_evidence(page.read_text("utf-8"), rows), "utf-8")
 
 
 for _experiment in EXPERIMENTS:

@@ -34,18 +34,21 @@ class Arm(NamedTuple):
         """Estimates the mean of a metric over seeds."""
         return estimate(run["figures"][name] for run in self.runs.values())
 
-    def difference(self, baseline: "Arm", name: str) -> Estimate:
-        """Estimates the mean of `metric - metric of the baseline` over the seeds of both arms.
+    def pairs(self, baseline: "Arm") -> list[tuple[Record, Record]]:
+        """Returns the runs of both arms with the same seed.
 
         Runs on different machines, or with different versions of packages, are not paired.
         """
-        pairs = [
-            (run, baseline.runs[seed]) for seed, run in self.runs.items() if seed in baseline.runs
+        return [
+            (run, baseline.runs[seed])
+            for seed, run in self.runs.items()
+            if seed in baseline.runs and _machine(run) == _machine(baseline.runs[seed])
         ]
+
+    def difference(self, baseline: "Arm", name: str) -> Estimate:
+        """Estimates the mean of `metric - metric of the baseline` over all pairs."""
         return estimate(
-            ours["figures"][name] - theirs["figures"][name]
-            for ours, theirs in pairs
-            if _machine(ours) == _machine(theirs)
+            ours["figures"][name] - theirs["figures"][name] for ours, theirs in self.pairs(baseline)
         )
 
     def failed_runs(self, experiment: Experiment) -> int:

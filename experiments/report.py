@@ -68,16 +68,21 @@ def write_results(experiment: Experiment, folder: Path, console: Console) -> Non
         console.print(f"{folder / name}.png", soft_wrap=True)
 
 
+def replace_table(page: str, name: str, text: str) -> str:
+    """Returns the text of a page with the part between the marks of a table replaced."""
+    start, end = f"<!-- table of {name} -->\n", "<!-- end of the table -->"
+    page, count = re.subn(
+        f"(?s)({re.escape(start)}).*?({re.escape(end)})",
+        lambda match: f"{match[1]}{text}{match[2]}",
+        page,
+    )
+    if count != 1:
+        raise ValueError(f"Expected one mark for a table. Received: {count} of {start.strip()}")
+    return page
+
+
 def update_page(page: str, experiments: list[Experiment], folder: Path) -> str:
     """Returns the text of a page with the part between the marks of each experiment replaced."""
     for experiment in experiments:
-        start, end = f"<!-- table of {experiment.name} -->\n", "<!-- end of the table -->"
-        text = page_section(experiment, folder)
-        page, count = re.subn(
-            f"(?s)({re.escape(start)}).*?({re.escape(end)})",
-            lambda match, text=text: f"{match[1]}{text}{match[2]}",
-            page,
-        )
-        if count != 1:
-            raise ValueError(f"Expected one mark for a table. Received: {count} of {start.strip()}")
+        page = replace_table(page, experiment.name, page_section(experiment, folder))
     return page

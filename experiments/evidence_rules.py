@@ -1,0 +1,134 @@
+"""Rules of the map: which recorded variants it shows, in which group, and under which label."""
+
+import re
+from collections.abc import Callable, Iterable
+from math import log10
+from typing import NamedTuple
+
+from experiments.comparison import independent_parts
+from experiments.records import Config, Record, Value
+
+# Sides of the map: settings that this package recommends, and those of the papers.
+OURS, PAPERS = "ours", "papers"
+SIDES = {OURS: "this package", PAPERS: "the papers"}
+# Groups of the map, in order, with their headings.
+GROUPS = {
+    "rare": "Rare classes",
+    "crowded": "Many classes in few dimensions",
+    "balanced": "Balanced images, CNN-9",
+    "starts": "Starts and fixed class vectors",
+    "finetuning": "Fine-tuning",
+    "other": "Other",
+}
+# Of experiments with a rule in `choose`.
+_GROUP_OF = {
+    "imbalance": "rare",
+    "crowding": "crowded",
+    "cnn9": "balanced",
+    "starts": "starts",
+    "finetuning": "finetuning",
+    "sphereface_plus": "other",
+}
+# Variants with the papers' factors, 10 for class vectors and 1 for hidden layers.
+_PAPERS = {
+    "imbalance": {"MHE(10)": "classes"},
+    "crowding": {"MHE(10)": "classes"},
+    "sphereface_plus": {"MHE(10)": "classes"},
+    "finetuning": {"hidden 1": "hidden", "output 10": "classes"},
+}
+_STARTS = ("low-energy classes", "low-energy layers", "fixed prototypes")
+_LAYERS = {"all": "all layers", "hidden": "hidden layers", "classes": "class vectors"}
+_DATA = {"cifar10_jpeg": "CIFAR-10", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+_OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+# Texts of parts of a condition, in the order of labels. Other parts come first.
+_PART_TEXTS: dict[str, Callable[[Value], str]] = {
+    "imbalance": lambda value: f"{value} imbalance",
+    "data": lambda value: _DATA.get(str(value), str(value)),
+    "optimizer": lambda value: _OPTIMIZERS.get(str(value).lower(), str(value)),
+    "classes": lambda value: f"{value:,} classes",
+    "head": str,
+    "width": lambda value: f"width {value}",
+    "steps": lambda value: f"{value:,} steps",
+    "features": lambda value: f"{value} dim.",
+    "margin": lambda value: f"margin {value}",
+    "rate": lambda value: f"rate {value}",
+}
+
+
+class Choice(NamedTuple):
+    """Why a variant is on the map.
+
+    Attributes:
+        side: `OURS` or `PAPERS`.
+        subject: what the variant regularizes, or its name.
+    """
+
+    side: str
+    subject: str
+
+
+def _classes(condition: Config) -> int:
+    cifar100 = "cifar100" in str(condition.get("data"))
+    return int(condition.get("classes", 100 if cifar100 else 10))
+
+
+def choose(experiment: str, condition: Config, variant: str) -> Choice | None:
+    """Decides whether the map shows a variant, and why; None if it does not.
+
+    It shows the recommended factors in units of position (about 0.1 for hidden layers, about 10
+    divided by the number of classes for class vectors), the papers' regularizers with the papers'
+    factors, and low-energy starts. Of experiments without a rule, it shows everything.
+    """
+    if experiment not in _GROUP_OF:
+        return Choice(OURS, variant)
+    match = re.fullmatch(r"(.*?)(?: \((hidden|classes)\))?", variant)
+    assert match is not None
+    name, layers = match[1], match[2] or ("all" if experiment == "cnn9" else "classes")
+    if position := re.fullmatch(r"position (\S+)", name):
+        recommended = 10 / _classes(condition) if layers == "classes" else 0.1
+        near = abs(log10(float(position[1]) / recommended)) < 0.5
+        return Choice(OURS, _LAYERS[layers]) if near else None
+    if experiment == "cnn9":
+        return Choice(PAPERS, _LAYERS[layers] if name == "half-space MHE s=2" else variant)
+    if experiment == "starts":
+        return Choice(OURS, variant) if variant in _STARTS else None
+    layers = _PAPERS[experiment].get(variant, "")
+    return Choice(PAPERS, _LAYERS[layers]) if layers else None
+
+
+def is_shown_metric(name: str) -> bool:
+    """Returns whether the map shows a metric: a percentage of which more is better."""
+    return name.endswith("%") and any(word in name for word in ("accuracy", "recall", "task"))
+
+
+def group_of(experiment: str, condition: Config) -> str:
+    """Returns the group of a comparison, a key of `GROUPS`."""
+    if condition.get("imbalance", "none") != "none":
+        return "rare"
+    return _GROUP_OF.get(experiment, "other")
+
+
+def title_of(experiment: str, group: str) -> str:
+    """Returns the first part of labels, empty where the heading of the group says it."""
+    if experiment == "cnn9":
+        return "CNN-9" if group == "rare" else ""
+    if experiment == "sphereface_plus":
+        return "SphereFace+"
+    return "" if experiment in _GROUP_OF else experiment.replace("_", " ")
+
+
+def label_parts(records: Iterable[Record]) -> list[str]:
+    """Returns the parts of conditions that tell the records apart, in the order of labels."""
+    order = list(_PART_TEXTS)
+    known_first = [
+        record | {"config": {part: config[part] for part in order if part in config} | config}
+        for record in records
+        for config in [record["config"]]
+    ]
+    parts = independent_parts(known_first)
+    return sorted(parts, key=lambda part: order.index(part) if part in order else -1)
+
+
+def part_text(part: str, value: Value) -> str:
+    """Formats one part of a condition."""
+    return _PART_TEXTS[part](value) if part in _PART_TEXTS else f"{part} {value}"
