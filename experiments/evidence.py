@@ -20,7 +20,7 @@ from experiments.evidence_rules import (
 )
 from experiments.experiment import Experiment
 from experiments.multiplicity import holm, p_value
-from experiments.records import Record
+from experiments.records import Config, Record
 from experiments.report import compared_records
 from keras_mhe.cli._paired import Estimate
 
@@ -33,11 +33,14 @@ class Row(NamedTuple):
 
     Attributes:
         group: a key of `GROUPS`.
-        labels: parts of the condition and what is regularized; nothing if there is one condition.
+        labels: what tells the row from others of its group: parts of its condition, and what is
+            regularized.
         side: `OURS` or `PAPERS`.
         variant: name of the variant in the records.
         pairs: number of pairs.
         failed: number of runs of the variant that failed.
+        condition: the config without variant and seed.
+        baseline: mean metric of the baseline.
         difference: mean difference in percentage points; the interval has no meaning if runs
             failed.
         survives: whether Holm's correction over all rows of the map rejects a difference of zero.
@@ -49,6 +52,8 @@ class Row(NamedTuple):
     variant: str
     pairs: int
     failed: int
+    condition: Config
+    baseline: Estimate
     difference: Estimate
     survives: bool = False
 
@@ -118,12 +123,13 @@ def _rows(experiment: Experiment, group: str, found: list[_Found]) -> list[Row]:
     conditions = {tuple(arm.condition[part] for part in parts) for _, arm, _ in found}
     # Labels vary most in their last entry.
     subject_first = len(subjects) <= len(conditions)
+    metric = experiment.main_metrics[0]
     keyed = []
     for choice, arm, baseline in found:
         values = [arm.condition[part] for part in parts]
         labels = [part_text(part, value) for part, value in zip(parts, values, strict=True)]
-        subject = [choice.subject] if len(subjects) > 1 else []
         title = title_of(experiment.name, group)
+        subject = [choice.subject] if len(subjects) > 1 or not (title or labels) else []
         row = Row(
             group,
             (
@@ -134,7 +140,9 @@ def _rows(experiment: Experiment, group: str, found: list[_Found]) -> list[Row]:
             arm.variant,
             len(arm.pairs(baseline)),
             arm.failed_runs(experiment),
-            arm.difference(baseline, experiment.main_metrics[0]),
+            arm.condition,
+            baseline.metric(metric),
+            arm.difference(baseline, metric),
         )
         rank = subjects.index(choice.subject)
         keyed.append(((rank, values) if subject_first else (values, rank), row))

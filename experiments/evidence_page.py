@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 from experiments import papers_results
 from experiments.evidence import Line, Row, lines
-from experiments.evidence_rules import GROUPS, OURS, PAPERS, SIDES
+from experiments.evidence_rules import GROUPS, OURS, PAPERS, SIDES, part_text
 from experiments.multiplicity import LEVEL
+from experiments.records import config_key
 from experiments.report import replace_table
 from experiments.tables import TextTable
 
@@ -104,10 +105,31 @@ def papers_table(rows: list[Row]) -> str:
     return TextTable(headings, table).to_markdown()
 
 
+def conditions_table(rows: list[Row]) -> str:
+    """Returns how the papers' runs and ours on balanced images were made."""
+    parts = list(papers_results.CONDITION)
+    headings = ["runs", "data", *parts, "trained by", "accuracy of the baseline, %", "pairs"]
+    papers = [f"{value:,}" for value in papers_results.CONDITION.values()]
+    table = [["papers", "CIFAR-100", *papers, "papers' programs"]]
+    table[0] += [f"{papers_results.BASELINE:.2f}", "one run each"]
+    pairs: dict[str, tuple[Row, int]] = {}
+    for row in rows:
+        if row.group == "balanced":
+            key = config_key(row.condition)
+            pairs[key] = row, max(row.pairs, pairs.get(key, (row, 0))[1])
+    for row, count in pairs.values():
+        values = [f"{row.condition[part]:,}" for part in parts]
+        trainer = f"{row.condition['trainer']}, {row.condition['precision']}"
+        data = part_text("data", row.condition["data"])
+        table.append(["ours", data, *values, trainer, str(row.baseline), str(count)])
+    return TextTable(headings, table).to_markdown()
+
+
 PARTS: dict[str, Callable[[list[Row]], str]] = {
     "comparisons": counts,
     "groups": group_tables,
     "papers": papers_table,
+    "conditions": conditions_table,
 }
 
 
