@@ -15,6 +15,7 @@ from experiments.evidence_rules import (
     group_of,
     is_shown_metric,
     label_parts,
+    ordered_subjects,
     part_text,
     title_of,
 )
@@ -119,7 +120,7 @@ def _with_unique_labels(rows: list[Row]) -> list[Row]:
 
 def _rows(experiment: Experiment, group: str, found: list[_Found]) -> list[Row]:
     parts = label_parts(run for _, arm, _ in found for run in arm.runs.values())
-    subjects = list(dict.fromkeys(choice.subject for choice, _, _ in found))
+    subjects = ordered_subjects(choice.subject for choice, _, _ in found)
     conditions = {tuple(arm.condition[part] for part in parts) for _, arm, _ in found}
     # Labels vary most in their last entry.
     subject_first = len(subjects) <= len(conditions)

@@ -124,7 +124,7 @@ def draw(rows: list[Row]) -> Figure:
     height = _TOP + _BOTTOM + _LINE * total
     figure, axes = plt.subplots(1, 2, figsize=(_WIDTH, height), sharey=True)
     figure.subplots_adjust(
-        left=0.375, right=0.95, top=1 - _TOP / height, bottom=_BOTTOM / height, wspace=0.06
+        left=0.375, right=0.95, top=1 - _TOP / height, bottom=_BOTTOM / height, wspace=0.12
     )
     for ax, side in zip(axes, (OURS, PAPERS), strict=True):
         ax.set_title(f"settings of\n{SIDES[side]}", fontsize=8)
@@ -141,10 +141,10 @@ def draw(rows: list[Row]) -> Figure:
     for group, y in headings.items():
         from_bottom = 1 - (_TOP + _LINE * y) / height
         figure.text(0.012, from_bottom, GROUPS[group], fontsize=8, fontweight="bold", va="center")
-    gray = {"fontsize": 6, "color": "0.35"}
+    gray: dict[str, Any] = {"fontsize": 6, "color": "0.35"}
     for y, line in zip(heights, shown, strict=True):
-        place = {"xycoords": ("axes fraction", "data"), "va": "center"}
-        axes[1].annotate(line.pairs, (1.01, y), **place, **gray)
+        place = ("axes fraction", "data")
+        axes[1].annotate(line.pairs, (1.01, y), xycoords=place, va="center", **gray)
     figure.text(0.955, 1 - (_TOP - 0.06) / height, "pairs", ha="center", **gray)
     figure.supxlabel("difference in accuracy, percentage points, 95 % interval", fontsize=7.5)
     _add_legend(figure, height)

@@ -117,6 +117,11 @@ def title_of(experiment: str, group: str) -> str:
     return "" if experiment in _GROUP_OF else experiment.replace("_", " ")
 
 
+def ordered_subjects(subjects: Iterable[str]) -> list[str]:
+    """Returns all different subjects: layers first, the others as they come."""
+    return sorted(dict.fromkeys(subjects), key=lambda subject: subject not in _LAYERS.values())
+
+
 def label_parts(records: Iterable[Record]) -> list[str]:
     """Returns the parts of conditions that tell the records apart, in the order of labels."""
     order = list(_PART_TEXTS)

@@ -1,5 +1,7 @@
 """The map of the evidence: which records it shows, Holm's correction, verdicts and its page."""
 
+import re
+import shutil
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from scipy import stats
 
 pytestmark = pytest.mark.once
@@ -19,7 +22,8 @@ def module(name):
 evidence, rules = module("evidence"), module("evidence_rules")
 page, picture = module("evidence_page"), module("evidence_plot")
 multiplicity, papers, records = map(module, ("multiplicity", "papers_results", "records"))
-experiments = {each.name: each for each in module("__main__").EXPERIMENTS}
+main = module("__main__")
+experiments = {each.name: each for each in main.EXPERIMENTS}
 estimate = pytest.importorskip("keras_mhe.cli._paired").estimate
 
 root = Path(__file__).parents[2]
@@ -133,6 +137,14 @@ class TestRows:
         # Both sides of a condition are on one line.
         assert [set(line.sides) for line in evidence.lines(rows)] == [{"ours", "papers"}] * 4
 
+    def test_variants_that_are_named_by_their_layers_come_first(self, rows_of):
+        rows = rows_of(
+            "cnn9",
+            (CNN9, "half-space MHE s=0", HELPS),
+            (CNN9, "half-space MHE s=2 (hidden)", HELPS),
+        )
+        assert [row.labels for row in rows] == [("hidden layers",), ("half-space MHE s=0",)]
+
     def test_imbalance_of_cnn9_is_in_the_group_of_rare_classes(self, rows_of):
         arm = ("half-space MHE s=2", UNCLEAR)
         rows = rows_of("cnn9", (CNN9, *arm), (CNN9 | {"imbalance": "single"}, *arm))
@@ -245,6 +257,20 @@ class TestPage:
     def test_generated_parts_are_those_of_the_records(self, recorded):
         text = (root / "docs" / "evidence.md").read_text("utf-8")
         assert page.update_evidence(text, recorded) == text
+
+    def test_the_command_writes_the_page_and_the_picture(self, tmp_path, monkeypatch):
+        (tmp_path / "docs" / "images").mkdir(parents=True)
+        text = (root / "docs" / "evidence.md").read_text("utf-8")
+        marks = re.sub("(?s)(<!-- table of .*? -->\n).*?(<!-- end)", r"\1\2", text)
+        (tmp_path / "docs" / "evidence.md").write_text(marks, "utf-8")
+        shutil.copytree(root / "experiments" / "results", tmp_path / "experiments" / "results")
+        monkeypatch.setattr(main, "_FOLDER", tmp_path / "experiments")
+        main.write_map()
+        assert (tmp_path / "docs" / "evidence.md").read_text("utf-8") == text != marks
+        picture_file = tmp_path / "docs" / "images" / "evidence.png"
+        # A column of a page is about 700 pixels wide.
+        with Image.open(picture_file) as image:
+            assert image.width >= 700
 
     def test_every_row_has_a_place_of_its_own(self, recorded):
         lines = evidence.lines(recorded)
