@@ -119,7 +119,7 @@ def _with_unique_labels(rows: list[Row]) -> list[Row]:
 
 
 def _rows(experiment: Experiment, group: str, found: list[_Found]) -> list[Row]:
-    parts = label_parts(run for _, arm, _ in found for run in arm.runs.values())
+    parts = label_parts(arm.condition for _, arm, _ in found)
     subjects = ordered_subjects(choice.subject for choice, _, _ in found)
     conditions = {tuple(arm.condition[part] for part in parts) for _, arm, _ in found}
     # Labels vary most in their last entry.

@@ -11,7 +11,9 @@ from experiments.evidence import Line, Row, lines
 from experiments.evidence_rules import GROUPS, OURS, PAPERS, SIDES
 
 # Sizes in inches. The picture is narrow, so that its texts are readable on a phone.
-_WIDTH, _LINE, _TOP, _BOTTOM = 4.8, 0.14, 0.78, 0.48
+_PANELS, _LINE, _TOP, _BOTTOM = 2.75, 0.14, 0.78, 0.48
+# Space on the left and on the right of labels, and for the numbers of pairs.
+_SPACE, _RIGHT = 0.12, 0.26
 # Lines that the heading of a group takes, with the space above it.
 _HEADING = 2.0
 # Lines between conditions that differ in more than their last label.
@@ -113,6 +115,23 @@ def _names(shown: list[Line]) -> list[str]:
     return names
 
 
+def _set_size(figure: Figure, height: float) -> float:
+    """Makes the figure as wide as its labels need, and returns its width."""
+    labels = figure.axes[0].get_yticklabels()
+    widest = max(label.get_window_extent().width for label in labels) / figure.dpi
+    left = widest + 2 * _SPACE
+    width = left + _PANELS + _RIGHT
+    figure.set_size_inches(width, height)
+    figure.subplots_adjust(
+        left=left / width,
+        right=1 - _RIGHT / width,
+        top=1 - _TOP / height,
+        bottom=_BOTTOM / height,
+        wspace=0.12,
+    )
+    return width
+
+
 def draw(rows: list[Row]) -> Figure:
     """Draws a line for each condition: this package's settings left, the papers' right.
 
@@ -122,10 +141,7 @@ def draw(rows: list[Row]) -> Figure:
     shown = lines(rows)
     heights, headings, total = _layout(shown)
     height = _TOP + _BOTTOM + _LINE * total
-    figure, axes = plt.subplots(1, 2, figsize=(_WIDTH, height), sharey=True)
-    figure.subplots_adjust(
-        left=0.375, right=0.95, top=1 - _TOP / height, bottom=_BOTTOM / height, wspace=0.12
-    )
+    figure, axes = plt.subplots(1, 2, sharey=True)
     for ax, side in zip(axes, (OURS, PAPERS), strict=True):
         ax.set_title(f"settings of\n{SIDES[side]}", fontsize=8)
         ax.axvline(0, color="0.3", linewidth=0.9)
@@ -138,6 +154,7 @@ def draw(rows: list[Row]) -> Figure:
         ax.tick_params("y", length=0)
     axes[0].set_ylim(total, 0)
     axes[0].set_yticks(heights, _names(shown), fontsize=7)
+    width = _set_size(figure, height)
     for group, y in headings.items():
         from_bottom = 1 - (_TOP + _LINE * y) / height
         figure.text(0.012, from_bottom, GROUPS[group], fontsize=8, fontweight="bold", va="center")
@@ -145,7 +162,7 @@ def draw(rows: list[Row]) -> Figure:
     for y, line in zip(heights, shown, strict=True):
         place = ("axes fraction", "data")
         axes[1].annotate(line.pairs, (1.01, y), xycoords=place, va="center", **gray)
-    figure.text(0.955, 1 - (_TOP - 0.06) / height, "pairs", ha="center", **gray)
+    figure.text(1 - 0.06 / width, 1 - (_TOP - 0.06) / height, "pairs", ha="right", **gray)
     figure.supxlabel("difference in accuracy, percentage points, 95 % interval", fontsize=7.5)
     _add_legend(figure, height)
     return figure

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable
 from math import log10
 from typing import NamedTuple
 
-from experiments.comparison import independent_parts
-from experiments.records import Config, Record, Value
+from experiments.records import Config, Value
 
 # Sides of the map: settings that this package recommends, and those of the papers.
 OURS, PAPERS = "ours", "papers"
@@ -40,7 +39,9 @@ _STARTS = ("low-energy classes", "low-energy layers", "fixed prototypes")
 _LAYERS = {"all": "all layers", "hidden": "hidden layers", "classes": "class vectors"}
 _DATA = {"cifar10_jpeg": "CIFAR-10", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 _OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
-# Texts of parts of a condition, in the order of labels. Other parts come first.
+# Parts that labels name only if no others tell conditions apart.
+_LAST_PARTS = ("trainer", "precision", "backend")
+# Texts of parts of a condition, in the order of labels. Other parts follow.
 _PART_TEXTS: dict[str, Callable[[Value], str]] = {
     "imbalance": lambda value: f"{value} imbalance",
     "data": lambda value: _DATA.get(str(value), str(value)),
@@ -122,16 +123,23 @@ def ordered_subjects(subjects: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys(subjects), key=lambda subject: subject not in _LAYERS.values())
 
 
-def label_parts(records: Iterable[Record]) -> list[str]:
-    """Returns the parts of conditions that tell the records apart, in the order of labels."""
-    order = list(_PART_TEXTS)
-    known_first = [
-        record | {"config": {part: config[part] for part in order if part in config} | config}
-        for record in records
-        for config in [record["config"]]
-    ]
-    parts = independent_parts(known_first)
-    return sorted(parts, key=lambda part: order.index(part) if part in order else -1)
+def label_parts(conditions: Iterable[Config]) -> list[str]:
+    """Returns parts that tell the conditions apart, as few as possible, in the order of labels."""
+    conditions = list(conditions)
+    known = list(_PART_TEXTS)
+    parts = sorted(
+        {part for condition in conditions for part in condition},
+        key=lambda part: (known.index(part) if part in known else len(known), part),
+    )
+    parts = [part for part in parts if part not in _LAST_PARTS] + list(_LAST_PARTS)
+    chosen: list[str] = []
+    found = 1
+    for part in parts:
+        more = len({tuple(each.get(name) for name in (*chosen, part)) for each in conditions})
+        if more > found:
+            chosen.append(part)
+            found = more
+    return chosen
 
 
 def part_text(part: str, value: Value) -> str:

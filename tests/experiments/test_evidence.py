@@ -100,6 +100,13 @@ class TestRules:
     def test_other_factors_are_not_shown(self, experiment, condition, variant):
         assert rules.choose(experiment, condition, variant) is None
 
+    def test_labels_name_as_few_parts_as_possible(self):
+        small, large = CNN9, CNN9 | {"width": 64, "steps": 40, "backend": "tensorflow"}
+        assert rules.label_parts([small, large]) == ["width"]
+        other = small | {"trainer": "scan", "backend": "tensorflow"}
+        assert rules.label_parts([small, large, other]) == ["width", "trainer"]
+        assert rules.label_parts([small]) == []
+
     def test_only_percentages_of_which_more_is_better_are_shown(self):
         shown = [
             name
