@@ -99,14 +99,14 @@ def lines(rows: Iterable[Row]) -> list[Line]:
 _Found = tuple[Choice, Arm, Arm]
 
 
-def _found_by_group(experiment: Experiment, records: list[Record]) -> dict[str, list[_Found]]:
-    groups: dict[str, list[_Found]] = {}
+def _shown(experiment: Experiment, records: list[Record]) -> list[_Found]:
+    """Returns the comparisons with enough pairs that the rules choose."""
+    found = []
     for arm, baseline in comparisons(records, experiment.variants):
         choice = choose(experiment.name, arm.condition, arm.variant)
         if choice and len(arm.pairs(baseline)) >= MINIMUM_PAIRS:
-            group = group_of(experiment.name, arm.condition)
-            groups.setdefault(group, []).append((choice, arm, baseline))
-    return groups
+            found.append((choice, arm, baseline))
+    return found
 
 
 def _with_unique_labels(rows: list[Row]) -> list[Row]:
@@ -118,7 +118,8 @@ def _with_unique_labels(rows: list[Row]) -> list[Row]:
     ]
 
 
-def _rows(experiment: Experiment, group: str, found: list[_Found]) -> list[Row]:
+def _rows(experiment: Experiment, found: list[_Found]) -> list[Row]:
+    title = title_of(experiment.name)
     parts = label_parts(arm.condition for _, arm, _ in found)
     subjects = ordered_subjects(choice.subject for choice, _, _ in found)
     conditions = {tuple(arm.condition[part] for part in parts) for _, arm, _ in found}
@@ -129,10 +130,9 @@ def _rows(experiment: Experiment, group: str, found: list[_Found]) -> list[Row]:
     for choice, arm, baseline in found:
         values = [arm.condition[part] for part in parts]
         labels = [part_text(part, value) for part, value in zip(parts, values, strict=True)]
-        title = title_of(experiment.name, group)
         subject = [choice.subject] if len(subjects) > 1 or not (title or labels) else []
         row = Row(
-            group,
+            group_of(experiment.name),
             (
                 *filter(None, [title]),
                 *(subject + labels if subject_first else labels + subject),
@@ -159,10 +159,7 @@ def evidence(experiments: Iterable[Experiment], folder: Path) -> list[Row]:
         row
         for experiment in experiments
         if is_shown_metric(experiment.main_metrics[0])
-        for group, found in _found_by_group(
-            experiment, compared_records(experiment, folder)
-        ).items()
-        for row in _rows(experiment, group, found)
+        for row in _rows(experiment, _shown(experiment, compared_records(experiment, folder)))
     ]
     rows.sort(key=lambda row: list(GROUPS).index(row.group))
     # Rows with failed runs have no interval, and so no test.

@@ -22,12 +22,16 @@ GROUPS = {
 # Of experiments with a rule in `choose`.
 _GROUP_OF = {
     "imbalance": "rare",
+    "imbalanced_cnn9": "rare",
     "crowding": "crowded",
     "cnn9": "balanced",
+    "resnet32": "balanced",
     "starts": "starts",
     "finetuning": "finetuning",
     "sphereface_plus": "other",
 }
+# Experiments whose variants regularize hidden layers too, with the names of their networks.
+_NETWORKS = {"cnn9": "CNN-9", "imbalanced_cnn9": "CNN-9", "resnet32": "ResNet-32"}
 # Variants with the papers' factors, 10 for class vectors and 1 for hidden layers.
 _PAPERS = {
     "imbalance": {"MHE(10)": "classes"},
@@ -40,7 +44,7 @@ _LAYERS = {"all": "all layers", "hidden": "hidden layers", "classes": "class vec
 _DATA = {"cifar10_jpeg": "CIFAR-10", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 _OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 # Parts that labels name only if no others tell conditions apart.
-_LAST_PARTS = ("trainer", "precision", "backend")
+_LAST_PARTS = ("trainer", "precision", "card", "backend")
 # Texts of parts of a condition, in the order of labels. Other parts follow.
 _PART_TEXTS: dict[str, Callable[[Value], str]] = {
     "imbalance": lambda value: f"{value} imbalance",
@@ -84,12 +88,12 @@ def choose(experiment: str, condition: Config, variant: str) -> Choice | None:
         return Choice(OURS, variant)
     match = re.fullmatch(r"(.*?)(?: \((hidden|classes)\))?", variant)
     assert match is not None
-    name, layers = match[1], match[2] or ("all" if experiment == "cnn9" else "classes")
+    name, layers = match[1], match[2] or ("all" if experiment in _NETWORKS else "classes")
     if position := re.fullmatch(r"position (\S+)", name):
         recommended = 10 / _classes(condition) if layers == "classes" else 0.1
         near = abs(log10(float(position[1]) / recommended)) < 0.5
         return Choice(OURS, _LAYERS[layers]) if near else None
-    if experiment == "cnn9":
+    if experiment in _NETWORKS:
         return Choice(PAPERS, _LAYERS[layers] if name == "half-space MHE s=2" else variant)
     if experiment == "starts":
         return Choice(OURS, variant) if variant in _STARTS else None
@@ -102,17 +106,15 @@ def is_shown_metric(name: str) -> bool:
     return name.endswith("%") and any(word in name for word in ("accuracy", "recall", "task"))
 
 
-def group_of(experiment: str, condition: Config) -> str:
-    """Returns the group of a comparison, a key of `GROUPS`."""
-    if condition.get("imbalance", "none") != "none":
-        return "rare"
+def group_of(experiment: str) -> str:
+    """Returns the group of the comparisons of an experiment, a key of `GROUPS`."""
     return _GROUP_OF.get(experiment, "other")
 
 
-def title_of(experiment: str, group: str) -> str:
+def title_of(experiment: str) -> str:
     """Returns the first part of labels, empty where the heading of the group says it."""
-    if experiment == "cnn9":
-        return "CNN-9" if group == "rare" else ""
+    if experiment in _NETWORKS:
+        return "" if experiment == "cnn9" else _NETWORKS[experiment]
     if experiment == "sphereface_plus":
         return "SphereFace+"
     return "" if experiment in _GROUP_OF else experiment.replace("_", " ")

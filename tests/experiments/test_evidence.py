@@ -31,7 +31,7 @@ root = Path(__file__).parents[2]
 HELPS, HARMS, UNCLEAR = (1.0, 1.1, 1.2), (-1.0, -1.1, -1.2), (-1.0, 0.0, 1.1)
 IMBALANCE = {"data": "digits", "passes": 40, "features": 8, "backend": "jax"}
 CNN9 = {"data": "cifar10", "width": 16, "images": 10, "steps": 20, "rate": 0.1, "backend": "jax"}
-CNN9 |= {"imbalance": "none", "trainer": "fit", "precision": "float32"}
+CNN9 |= {"trainer": "fit", "precision": "float32"}
 
 
 @pytest.fixture
@@ -152,13 +152,17 @@ class TestRows:
         )
         assert [row.labels for row in rows] == [("hidden layers",), ("half-space MHE s=0",)]
 
-    def test_imbalance_of_cnn9_is_in_the_group_of_rare_classes(self, rows_of):
-        arm = ("half-space MHE s=2", UNCLEAR)
-        rows = rows_of("cnn9", (CNN9, *arm), (CNN9 | {"imbalance": "single"}, *arm))
-        assert places(rows) == [
-            ("rare", ("CNN-9",), "papers", arm[0]),
-            ("balanced", ("all layers",), "papers", arm[0]),
-        ]
+    @pytest.mark.parametrize(
+        ("name", "group", "labels"),
+        [
+            ("imbalanced_cnn9", "rare", ("CNN-9",)),
+            ("cnn9", "balanced", ("all layers",)),
+            ("resnet32", "balanced", ("ResNet-32",)),
+        ],
+    )
+    def test_networks_have_their_group_and_name(self, rows_of, name, group, labels):
+        rows = rows_of(name, (CNN9, "half-space MHE s=2", UNCLEAR))
+        assert places(rows) == [(group, labels, "papers", "half-space MHE s=2")]
 
     def test_rows_that_would_share_a_place_are_told_apart_by_variant(self, rows_of):
         shape = experiments["cnn9"].variants
