@@ -76,6 +76,7 @@ _HELP = {
     "head": "Class vectors as they are (plain), or scaled to length one (normalized).",
     "classes": "Number of classes.",
     "shots": "Training images of each new class.",
+    "optimizer": "SGD with momentum (sgd), adam, or adamw, whose weight decay replaces L2.",
     "margin": "Factor of the angle to the correct class.",
 }
 

@@ -1,5 +1,6 @@
 """Small classifiers: hidden layers, features of few dimensions, a class vector for each class."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -7,22 +8,22 @@ import numpy as np
 
 from keras_mhe import energy_report
 
-_WEIGHT_DECAY = keras.regularizers.L2(5e-4)
+WEIGHT_DECAY = 5e-4
 
 
-def _dense_layers(width: int) -> list[Any]:
+def _dense_layers(width: int, decay: keras.Regularizer) -> list[Any]:
     layers: list[Any] = [keras.layers.Flatten()]
     for _ in range(2):
-        layers.append(keras.layers.Dense(width, "relu", kernel_regularizer=_WEIGHT_DECAY))
+        layers.append(keras.layers.Dense(width, "relu", kernel_regularizer=decay))
     return layers
 
 
-def _convolutional_layers(width: int) -> list[Any]:
+def _convolutional_layers(width: int, decay: keras.Regularizer) -> list[Any]:
     layers: list[Any] = []
     for block in range(3):
         layers += [
             keras.layers.Conv2D(
-                width << block, 3, padding="same", use_bias=False, kernel_regularizer=_WEIGHT_DECAY
+                width << block, 3, padding="same", use_bias=False, kernel_regularizer=decay
             ),
             keras.layers.BatchNormalization(),
             keras.layers.ReLU(),
@@ -32,21 +33,26 @@ def _convolutional_layers(width: int) -> list[Any]:
 
 
 def feature_network(
-    image_shape: tuple[int, ...], features: int, width: int = 0
+    image_shape: tuple[int, ...], features: int, width: int = 0, l2: float = WEIGHT_DECAY
 ) -> keras.Sequential:
     """Builds a network from images to features: dense for digits, else convolutional."""
-    digits = image_shape[0] <= 8
-    hidden = _dense_layers(width or 128) if digits else _convolutional_layers(width or 16)
-    last = keras.layers.Dense(features, kernel_regularizer=_WEIGHT_DECAY)
+    digits, decay = image_shape[0] <= 8, keras.regularizers.L2(l2)
+    hidden = (
+        _dense_layers(width or 128, decay) if digits else _convolutional_layers(width or 16, decay)
+    )
+    last = keras.layers.Dense(features, kernel_regularizer=decay)
     return keras.Sequential([keras.Input(image_shape), *hidden, last], name="features")
 
 
-def class_vectors(classes: int, regularizer: keras.Regularizer | None) -> keras.layers.Dense:
+def class_vectors(
+    classes: int, regularizer: keras.Regularizer | None, l2: float = WEIGHT_DECAY
+) -> keras.layers.Dense:
     """Builds an output layer without bias, whose kernel has a class vector for each class."""
+    decay = keras.regularizers.L2(l2)
     return keras.layers.Dense(
         classes,
         use_bias=False,
-        kernel_regularizer=_WEIGHT_DECAY if regularizer is None else regularizer + _WEIGHT_DECAY,
+        kernel_regularizer=decay if regularizer is None else regularizer + decay,
         name="classes",
     )
 
@@ -70,6 +76,11 @@ class UnitClassVectors(keras.layers.Layer):
         return keras.ops.matmul(features, keras.ops.normalize(self.kernel, axis=0))
 
 
+def sgd(rate: Any) -> keras.Optimizer:
+    """Returns SGD with momentum, the optimizer of most experiments."""
+    return keras.optimizers.SGD(rate, momentum=0.9)
+
+
 def fit(
     model: keras.Model,
     x: np.ndarray,
@@ -79,14 +90,15 @@ def fit(
     batch: int = 32,
     rate: float = 0.02,
     loss: Any = None,
+    optimizer: Callable[[Any], keras.Optimizer] = sgd,
 ) -> None:
-    """Trains with SGD, momentum and cosine decay; all passes are one epoch of Keras."""
+    """Trains with cosine decay of the learning rate; all passes are one epoch of Keras."""
     rng = np.random.default_rng(seed)
     images_per_pass = len(y) // batch * batch
     order = np.concatenate([rng.permutation(len(y))[:images_per_pass] for _ in range(passes)])
     steps = len(order) // batch
     model.compile(
-        keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(rate, steps), momentum=0.9),
+        optimizer(keras.optimizers.schedules.CosineDecay(rate, steps)),
         loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         # A divisor of the steps: a remainder would need another program to compile.
         steps_per_execution=next(n for n in range(10, 0, -1) if steps % n == 0),

@@ -18,6 +18,7 @@ _RENAMED_VALUES: dict[tuple[str, Value], Value] = {("head", "normalised"): "norm
 # Parts of configs that older records lack, by experiment, with the values of those runs.
 _ADDED_PARTS: dict[str, Config] = {
     "cnn9": {"warmup": 0, "trainer": "fit", "precision": "float32"},
+    "imbalance": {"optimizer": "sgd", "rate": 0.02},
 }
 
 

@@ -46,10 +46,17 @@ def _difference(arm: Arm, baseline: Arm, metric: str, experiment: Experiment) ->
     return difference.difference
 
 
+def _value(arm: Arm, metric: str) -> str:
+    """Returns the mean of a metric, or no text if the metric is newer than some of the runs."""
+    known = all(metric in run["figures"] for run in arm.runs.values())
+    return str(arm.metric(metric)) if known else ""
+
+
 def full_table(records: list[Record], experiment: Experiment) -> TextTable:
     """Returns a row for each arm: all metrics, the main ones with their difference."""
     parts, main = varying_parts(records), experiment.main_metrics
-    others = [name for name in records[0]["figures"] if name not in main]
+    metrics = dict.fromkeys(name for record in records for name in record["figures"])
+    others = [name for name in metrics if name not in main]
     headings = [*parts, "variant", "runs"]
     for metric in main:
         headings += [metric, _DIFFERENCE]
@@ -59,7 +66,7 @@ def full_table(records: list[Record], experiment: Experiment) -> TextTable:
         for metric in main:
             difference = _difference(arm, baseline, metric, experiment) if baseline else ""
             row += [str(arm.metric(metric)), difference]
-        rows.append([*row, *(str(arm.metric(metric)) for metric in others)])
+        rows.append([*row, *(_value(arm, metric) for metric in others)])
     return TextTable([*headings, *others], rows)
 
 
