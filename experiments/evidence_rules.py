@@ -23,6 +23,7 @@ GROUPS = {
 _GROUP_OF = {
     "imbalance": "rare",
     "imbalanced_cnn9": "rare",
+    "optimizers": "rare",
     "crowding": "crowded",
     "cnn9": "balanced",
     "resnet32": "balanced",
@@ -50,13 +51,13 @@ _PART_TEXTS: dict[str, Callable[[Value], str]] = {
     "imbalance": lambda value: f"{value} imbalance",
     "data": lambda value: _DATA.get(str(value), str(value)),
     "optimizer": lambda value: _OPTIMIZERS.get(str(value).lower(), str(value)),
+    "rate": lambda value: f"rate {value}",
     "classes": lambda value: f"{value:,} classes",
     "head": str,
     "width": lambda value: f"width {value}",
     "steps": lambda value: f"{value:,} steps",
     "features": lambda value: f"{value} dim.",
     "margin": lambda value: f"margin {value}",
-    "rate": lambda value: f"rate {value}",
 }
 
 
@@ -97,7 +98,7 @@ def choose(experiment: str, condition: Config, variant: str) -> Choice | None:
         return Choice(PAPERS, _LAYERS[layers] if name == "half-space MHE s=2" else variant)
     if experiment == "starts":
         return Choice(OURS, variant) if variant in _STARTS else None
-    layers = _PAPERS[experiment].get(variant, "")
+    layers = _PAPERS.get(experiment, {}).get(variant, "")
     return Choice(PAPERS, _LAYERS[layers]) if layers else None
 
 
@@ -115,8 +116,9 @@ def title_of(experiment: str) -> str:
     """Returns the first part of labels, empty where the heading of the group says it."""
     if experiment in _NETWORKS:
         return "" if experiment == "cnn9" else _NETWORKS[experiment]
-    if experiment == "sphereface_plus":
-        return "SphereFace+"
+    titles = {"sphereface_plus": "SphereFace+", "optimizers": "digits"}
+    if experiment in titles:
+        return titles[experiment]
     return "" if experiment in _GROUP_OF else experiment.replace("_", " ")
 
 

@@ -94,7 +94,7 @@ class TestRecords:
             assert (config["optimizer"], config["rate"]) == ("sgd", 0.02)
             # The default config finds the run.
             grid = {part: values[0] for part, values in imbalance.experiment.grid.items()}
-            assert records.config_key({**grid, **config}) in found
+            assert records.record_key({**grid, **config}, "CPU") in found
 
     def test_runs_of_different_optimizers_or_rates_are_not_paired(self):
         path = results.with_name("optimizers.jsonl")
