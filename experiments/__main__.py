@@ -23,6 +23,7 @@ from rich.console import Console
 from experiments import (
     BEGAN,
     cnn9,
+    codebook,
     correlation,
     crowding,
     evidence_plot,
@@ -32,9 +33,11 @@ from experiments import (
     imbalance,
     imbalanced_cnn9,
     optimizers,
+    pruning,
     resnet32,
     sphereface_plus,
     starts,
+    unlabeled,
 )
 from experiments.data import sources_by_name
 from experiments.evidence import evidence
@@ -58,6 +61,9 @@ EXPERIMENTS = [
         correlation,
         finetuning,
         resnet32,
+        unlabeled,
+        codebook,
+        pruning,
     )
 ]
 _FOLDER = Path(__file__).parent
@@ -79,6 +85,8 @@ _HELP = {
     "classes": "Number of classes.",
     "shots": "Training images of each new class.",
     "optimizer": "SGD with momentum (sgd), adam, or adamw, whose weight decay replaces L2.",
+    "codes": "Number of codes.",
+    "length": "Lengths of codes and vectors: one, or free.",
     "margin": "Factor of the angle to the correct class.",
 }
 

@@ -1,14 +1,45 @@
 """Small classifiers: hidden layers, features of few dimensions, a class vector for each class."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
+from experiments.experiment import InputError
 from keras_mhe import energy_report
 
 WEIGHT_DECAY = 5e-4
+
+
+class Optimizer(NamedTuple):
+    """An optimizer of the experiments.
+
+    Attributes:
+        make: function from a learning rate to an optimizer of Keras.
+        rate: default learning rate.
+        l2: factor of L2 of the networks that it trains.
+    """
+
+    make: Callable[[Any], keras.Optimizer]
+    rate: float
+    l2: float
+
+
+OPTIMIZERS = {
+    "sgd": Optimizer(partial(keras.optimizers.SGD, momentum=0.9), 0.02, WEIGHT_DECAY),
+    "adam": Optimizer(keras.optimizers.Adam, 0.001, WEIGHT_DECAY),
+    # It decays weights itself.
+    "adamw": Optimizer(partial(keras.optimizers.AdamW, weight_decay=0.1), 0.01, 0.0),
+}
+
+
+def optimizer_named(name: str) -> Optimizer:
+    """Returns one of `OPTIMIZERS`."""
+    if name not in OPTIMIZERS:
+        raise InputError(f"Optimizers are {', '.join(OPTIMIZERS)}. Received: {name}")
+    return OPTIMIZERS[name]
 
 
 def _dense_layers(width: int, decay: keras.Regularizer) -> list[Any]:
@@ -76,11 +107,6 @@ class UnitClassVectors(keras.layers.Layer):
         return keras.ops.matmul(features, keras.ops.normalize(self.kernel, axis=0))
 
 
-def sgd(rate: Any) -> keras.Optimizer:
-    """Returns SGD with momentum, the optimizer of most experiments."""
-    return keras.optimizers.SGD(rate, momentum=0.9)
-
-
 def fit(
     model: keras.Model,
     x: np.ndarray,
@@ -88,17 +114,19 @@ def fit(
     seed: int,
     passes: int,
     batch: int = 32,
-    rate: float = 0.02,
+    rate: float | None = None,
     loss: Any = None,
-    optimizer: Callable[[Any], keras.Optimizer] = sgd,
+    optimizer: str = "sgd",
 ) -> None:
     """Trains with cosine decay of the learning rate; all passes are one epoch of Keras."""
+    chosen = optimizer_named(optimizer)
+    rate = chosen.rate if rate is None else rate
     rng = np.random.default_rng(seed)
     images_per_pass = len(y) // batch * batch
     order = np.concatenate([rng.permutation(len(y))[:images_per_pass] for _ in range(passes)])
     steps = len(order) // batch
     model.compile(
-        optimizer(keras.optimizers.schedules.CosineDecay(rate, steps)),
+        chosen.make(keras.optimizers.schedules.CosineDecay(rate, steps)),
         loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         # A divisor of the steps: a remainder would need another program to compile.
         steps_per_execution=next(n for n in range(10, 0, -1) if steps % n == 0),

@@ -40,7 +40,7 @@ VARIANTS: dict[str, tuple[keras.Regularizer | None, float, bool]] = {
 _HEADS = {"plain": class_vectors, "normalized": UnitClassVectors}
 
 
-def _transformed(digits: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def transformed(digits: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Applies `count` random transformations to all digits; returns `(count, digits, 8, 8, 1)`."""
     center = (np.array(digits.shape[1:]) - 1) / 2
     results = []
@@ -62,7 +62,7 @@ def transformed_digits(classes: int, seed: int) -> Images:
         raise InputError(f"There are {len(images)} digits, one per class. Received: {classes=}")
     digits = images[rng.permutation(len(images))[:classes], :, :, 0]
     x, x_test = (
-        _transformed(digits, count // classes, rng).reshape(-1, 8, 8, 1) for count in (TRAIN, TEST)
+        transformed(digits, count // classes, rng).reshape(-1, 8, 8, 1) for count in (TRAIN, TEST)
     )
     y, y_test = (np.tile(np.arange(classes), count // classes) for count in (TRAIN, TEST))
     return Images(x, y, x_test, y_test)

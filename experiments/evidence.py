@@ -13,8 +13,8 @@ from experiments.evidence_rules import (
     Choice,
     choose,
     group_of,
-    is_shown_metric,
     label_parts,
+    metrics_of,
     ordered_subjects,
     part_text,
     title_of,
@@ -118,25 +118,21 @@ def _with_unique_labels(rows: list[Row]) -> list[Row]:
     ]
 
 
-def _rows(experiment: Experiment, found: list[_Found]) -> list[Row]:
-    title = title_of(experiment.name)
+def _rows(experiment: Experiment, found: list[_Found], metric: str, label: str) -> list[Row]:
+    titles = [text for text in (title_of(experiment.name), label) if text]
     parts = label_parts(arm.condition for _, arm, _ in found)
     subjects = ordered_subjects(choice.subject for choice, _, _ in found)
     conditions = {tuple(arm.condition[part] for part in parts) for _, arm, _ in found}
     # Labels vary most in their last entry.
     subject_first = len(subjects) <= len(conditions)
-    metric = experiment.main_metrics[0]
     keyed = []
     for choice, arm, baseline in found:
         values = [arm.condition[part] for part in parts]
         labels = [part_text(part, value) for part, value in zip(parts, values, strict=True)]
-        subject = [choice.subject] if len(subjects) > 1 or not (title or labels) else []
+        subject = [choice.subject] if len(subjects) > 1 or not (titles or labels) else []
         row = Row(
             group_of(experiment.name),
-            (
-                *filter(None, [title]),
-                *(subject + labels if subject_first else labels + subject),
-            ),
+            (*titles, *(subject + labels if subject_first else labels + subject)),
             choice.side,
             arm.variant,
             len(arm.pairs(baseline)),
@@ -153,13 +149,15 @@ def _rows(experiment: Experiment, found: list[_Found]) -> list[Row]:
 def evidence(experiments: Iterable[Experiment], folder: Path) -> list[Row]:
     """Returns the rows of the map, sorted by group.
 
-    Experiments whose first main metric is no accuracy have no row.
+    Experiments that measure no accuracy have no row.
     """
     rows = [
         row
         for experiment in experiments
-        if is_shown_metric(experiment.main_metrics[0])
-        for row in _rows(experiment, _shown(experiment, compared_records(experiment, folder)))
+        for metric, label in metrics_of(experiment.name, experiment.main_metrics[0]).items()
+        for row in _rows(
+            experiment, _shown(experiment, compared_records(experiment, folder)), metric, label
+        )
     ]
     rows.sort(key=lambda row: list(GROUPS).index(row.group))
     # Rows with failed runs have no interval, and so no test.

@@ -30,6 +30,8 @@ _GROUP_OF = {
     "starts": "starts",
     "finetuning": "finetuning",
     "sphereface_plus": "other",
+    "unlabeled": "other",
+    "pruning": "other",
 }
 # Experiments whose variants regularize hidden layers too, with the names of their networks.
 _NETWORKS = {"cnn9": "CNN-9", "imbalanced_cnn9": "CNN-9", "resnet32": "ResNet-32"}
@@ -40,7 +42,16 @@ _PAPERS = {
     "sphereface_plus": {"MHE(10)": "classes"},
     "finetuning": {"hidden 1": "hidden", "output 10": "classes"},
 }
-_STARTS = ("low-energy classes", "low-energy layers", "fixed prototypes")
+# Variants of this package that have no factor in units of position.
+_OURS = {
+    "starts": ("low-energy classes", "low-energy layers", "fixed prototypes"),
+    "unlabeled": ("MHE(1)", "contrastive + MHE(1)"),
+}
+# Metrics in place of the first one, with their labels.
+_METRICS = {
+    "unlabeled": {"5 labels %": ""},
+    "pruning": {"all neurons %": "whole network", "random half %": "half of its neurons lost"},
+}
 _LAYERS = {"all": "all layers", "hidden": "hidden layers", "classes": "class vectors"}
 _DATA = {"cifar10_jpeg": "CIFAR-10", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 _OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
@@ -89,22 +100,26 @@ def choose(experiment: str, condition: Config, variant: str) -> Choice | None:
         return Choice(OURS, variant)
     match = re.fullmatch(r"(.*?)(?: \((hidden|classes)\))?", variant)
     assert match is not None
-    name, layers = match[1], match[2] or ("all" if experiment in _NETWORKS else "classes")
+    defaults = dict.fromkeys(_NETWORKS, "all") | {"pruning": "hidden"}
+    name, layers = match[1], match[2] or defaults.get(experiment, "classes")
     if position := re.fullmatch(r"position (\S+)", name):
         recommended = 10 / _classes(condition) if layers == "classes" else 0.1
         near = abs(log10(float(position[1]) / recommended)) < 0.5
         return Choice(OURS, _LAYERS[layers]) if near else None
     if experiment in _NETWORKS:
         return Choice(PAPERS, _LAYERS[layers] if name == "half-space MHE s=2" else variant)
-    if experiment == "starts":
-        return Choice(OURS, variant) if variant in _STARTS else None
+    if experiment in _OURS:
+        return Choice(OURS, variant) if variant in _OURS[experiment] else None
     layers = _PAPERS.get(experiment, {}).get(variant, "")
     return Choice(PAPERS, _LAYERS[layers]) if layers else None
 
 
-def is_shown_metric(name: str) -> bool:
-    """Returns whether the map shows a metric: a percentage of which more is better."""
-    return name.endswith("%") and any(word in name for word in ("accuracy", "recall", "task"))
+def metrics_of(experiment: str, main_metric: str) -> dict[str, str]:
+    """Returns the metrics that the map shows, with labels: accuracies in percent."""
+    accuracy = main_metric.endswith("%") and any(
+        word in main_metric for word in ("accuracy", "recall", "task")
+    )
+    return _METRICS.get(experiment, {main_metric: ""} if accuracy else {})
 
 
 def group_of(experiment: str) -> str:
@@ -116,7 +131,12 @@ def title_of(experiment: str) -> str:
     """Returns the first part of labels, empty where the heading of the group says it."""
     if experiment in _NETWORKS:
         return "" if experiment == "cnn9" else _NETWORKS[experiment]
-    titles = {"sphereface_plus": "SphereFace+", "optimizers": "digits"}
+    titles = {
+        "sphereface_plus": "SphereFace+",
+        "optimizers": "digits",
+        "unlabeled": "no labels, InfoNCE is the baseline",
+        "pruning": "digits",
+    }
     if experiment in titles:
         return titles[experiment]
     return "" if experiment in _GROUP_OF else experiment.replace("_", " ")

@@ -1,20 +1,17 @@
 """Long-tailed digits and CIFAR-10: for which dimensions and factors MHE improves accuracy."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
 from experiments.classifiers import (
-    WEIGHT_DECAY,
     angle_metrics,
     class_vectors,
     feature_network,
     fit,
+    optimizer_named,
     predict,
-    sgd,
 )
 from experiments.data import Images, digit_images, load_images, scaled
 from experiments.experiment import Experiment, InputError, Outcome
@@ -30,12 +27,6 @@ VARIANTS = {
     **{f"MHE({factor:g})": MHE(factor, bounded=False) for factor in FACTORS},
     **{f"bounded MHE({factor:g})": MHE(factor) for factor in FACTORS},
     **{f"position {factor:g}": MHE(factor, scale="position") for factor in POSITIONS},
-}
-# Optimizers as functions of the learning rate, and factors of L2. AdamW decays weights itself.
-OPTIMIZERS: dict[str, tuple[Callable[[Any], keras.Optimizer], float]] = {
-    "sgd": (sgd, WEIGHT_DECAY),
-    "adam": (keras.optimizers.Adam, WEIGHT_DECAY),
-    "adamw": (partial(keras.optimizers.AdamW, weight_decay=0.1), 0.0),
 }
 # Training images of the most frequent and of the rarest class.
 _TAILS = {"digits": (100, 2), "cifar": (500, 5)}
@@ -81,9 +72,8 @@ def _mean_length(vectors: Any, axis: int) -> float:
 
 def run(config: Config, source: str) -> Outcome:
     """Trains once on a long-tailed training set."""
-    if (name := config["optimizer"]) not in OPTIMIZERS:
-        raise InputError(f"Optimizers are {', '.join(OPTIMIZERS)}. Received: {name}")
-    optimizer, l2 = OPTIMIZERS[str(name)]
+    optimizer = str(config["optimizer"])
+    l2 = optimizer_named(optimizer).l2
     seed, images = int(config["seed"]), long_tailed_images(config, source)
     features = feature_network(images.x.shape[1:], int(config["features"]), l2=l2)
     head = class_vectors(CLASSES, VARIANTS[str(config["variant"])], l2)

@@ -107,14 +107,16 @@ class TestRules:
         assert rules.label_parts([small, large, other]) == ["width", "trainer"]
         assert rules.label_parts([small]) == []
 
-    def test_only_percentages_of_which_more_is_better_are_shown(self):
-        shown = [
-            name
-            for name in experiments
-            if evidence.is_shown_metric(experiments[name].main_metrics[0])
-        ]
-        assert set(experiments) - set(shown) == {"gan", "correlation"}
-        assert not rules.is_shown_metric("dead codes %")
+    def test_accuracies_are_shown_and_no_other_metrics(self):
+        shown = {
+            name: rules.metrics_of(name, each.main_metrics[0]) for name, each in experiments.items()
+        }
+        assert shown["imbalance"] == {"balanced accuracy %": ""}
+        assert list(shown["pruning"]) == ["all neurons %", "random half %"]
+        without = {name for name, metrics in shown.items() if not metrics}
+        assert without == {"gan", "correlation", "codebook"}
+        for name, metrics in shown.items():
+            assert set(metrics) <= set(experiments[name].main_metrics)
 
 
 class TestRows:

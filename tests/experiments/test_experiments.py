@@ -37,7 +37,7 @@ classifiers, comparison, data, records = map(
 report, runner, tables = map(module, ("report", "runner", "tables"))
 
 names = ["cnn9", "imbalance", "starts", "crowding", "sphereface_plus", "gan", "correlation"]
-names += ["finetuning", "optimizers"]
+names += ["finetuning", "optimizers", "unlabeled", "codebook", "pruning"]
 
 
 def experiment(name):
@@ -169,7 +169,13 @@ class TestRunner:
 
 class TestEveryExperiment:
     @pytest.mark.slow
-    @pytest.mark.parametrize("name", ["starts", "crowding", "sphereface_plus", "gan", "finetuning"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("starts", "crowding", "sphereface_plus", "gan", "finetuning"),
+            *("unlabeled", "codebook", "pruning"),
+        ],
+    )
     def test_a_quick_run_gives_finite_metrics(self, name):
         """The other experiments run as programs: imbalance above, the CNN-9 ones in `.ci/run`."""
         shape = experiment(name)
@@ -392,10 +398,10 @@ class TestCrowding:
             np.testing.assert_array_equal(np.bincount(y), count // classes)
         digits = images.x.reshape(-1, classes, 8, 8)
         # Transformations are linear: that of a sum is the sum only if all digits share it.
-        together = crowding._transformed(
+        together = crowding.transformed(
             digits[0, :3].sum(axis=0, keepdims=True), 5, np.random.default_rng(1)
         )
-        single = crowding._transformed(digits[0, :3], 5, np.random.default_rng(1))
+        single = crowding.transformed(digits[0, :3], 5, np.random.default_rng(1))
         np.testing.assert_allclose(together[:, 0], single.sum(axis=1), atol=1e-5)
 
     def test_more_classes_than_digits_and_unknown_heads_raise(self):

@@ -11,12 +11,13 @@ import pytest
 pytestmark = pytest.mark.once
 
 imbalance = pytest.importorskip("experiments.imbalance", reason="only a checkout has experiments")
+classifiers = pytest.importorskip("experiments.classifiers")
 comparison = pytest.importorskip("experiments.comparison")
 records = pytest.importorskip("experiments.records")
 tables = pytest.importorskip("experiments.tables")
 
 results = Path(imbalance.__file__).parent / "results" / "imbalance.jsonl"
-optimizers = tuple(imbalance.OPTIMIZERS)
+optimizers = tuple(classifiers.OPTIMIZERS)
 
 
 class StartError(Exception):
