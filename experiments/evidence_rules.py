@@ -50,7 +50,7 @@ _OURS = {
 # Metrics in place of the first one, with their labels.
 _METRICS = {
     "unlabeled": {"5 labels %": ""},
-    "pruning": {"all neurons %": "whole network", "random half %": "half of its neurons lost"},
+    "pruning": {"all neurons %": "whole network", "random half %": "half of the neurons lost"},
 }
 _LAYERS = {"all": "all layers", "hidden": "hidden layers", "classes": "class vectors"}
 _DATA = {"cifar10_jpeg": "CIFAR-10", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
@@ -135,7 +135,7 @@ def title_of(experiment: str) -> str:
         "sphereface_plus": "SphereFace+",
         "optimizers": "digits",
         "unlabeled": "no labels, InfoNCE is the baseline",
-        "pruning": "digits",
+        "pruning": "hidden layers, digits",
     }
     if experiment in titles:
         return titles[experiment]
