@@ -13,8 +13,8 @@ import numpy as np
 from keras import ops
 
 from experiments.classifiers import feature_network, fit
+from experiments.data import split_digits
 from experiments.experiment import Experiment, InputError, Outcome
-from experiments.pruning import training_and_test_images
 from experiments.records import Config
 from keras_mhe import MHE, Uniformity, hyperspherical_energy
 
@@ -131,7 +131,7 @@ def run(config: Config, source: str) -> Outcome:
     seed, optimizer, codes = int(config["seed"]), str(config["optimizer"]), int(config["codes"])
     if config["length"] not in _LENGTHS:
         raise InputError(f"Lengths are {', '.join(_LENGTHS)}. Received: {config['length']}")
-    images = training_and_test_images(seed)
+    images = split_digits(seed)
     pixels, test_pixels = (x.reshape(len(x), -1) for x in (images.x, images.x_test))
     model, codebook, encoder = autoencoder(str(config["variant"]), codes, config["length"] == "one")
     passes = int(config["passes"])

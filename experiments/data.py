@@ -33,6 +33,14 @@ def digit_images() -> tuple[np.ndarray, np.ndarray]:
     return (images / 16).astype("float32").reshape(-1, 8, 8, 1), labels
 
 
+def split_digits(seed: int) -> Images:
+    """Returns 1,000 digits that the seed selects for training, and all others for testing."""
+    x, y = digit_images()
+    order = np.random.default_rng(seed).permutation(len(y))
+    chosen, rest = order[:1000], order[1000:]
+    return Images(x[chosen], y[chosen], x[rest], y[rest])
+
+
 def _decode(file: io.BytesIO | Path) -> np.ndarray:
     return np.asarray(Image.open(file).convert("RGB"))
 

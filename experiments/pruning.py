@@ -13,12 +13,12 @@ import keras
 import numpy as np
 
 from experiments.classifiers import class_vectors, feature_network, fit
-from experiments.data import Images, digit_images
+from experiments.data import split_digits
 from experiments.experiment import Experiment, Outcome
 from experiments.records import Config
 from keras_mhe import HalfSpaceMHE, energy_report
 
-CLASSES, FEATURES, TRAIN, DRAWS = 10, 32, 1000, 20
+CLASSES, FEATURES, DRAWS = 10, 32, 20
 
 
 def _group_lasso(kernel: Any) -> Any:
@@ -32,14 +32,6 @@ VARIANTS: dict[str, Callable[[Any], Any] | None] = {
     "orthogonal": keras.regularizers.OrthogonalRegularizer(1.0, mode="columns"),
     "group lasso": _group_lasso,
 }
-
-
-def training_and_test_images(seed: int) -> Images:
-    """Returns `TRAIN` digits that the seed selects, and all others for testing."""
-    x, y = digit_images()
-    order = np.random.default_rng(seed).permutation(len(y))
-    chosen, rest = order[:TRAIN], order[TRAIN:]
-    return Images(x[chosen], y[chosen], x[rest], y[rest])
 
 
 def _add_regularizer(layer: keras.layers.Dense, added: Callable[[Any], Any]) -> None:
@@ -98,7 +90,7 @@ def largest_neurons(weights: list[list[np.ndarray]], share: float) -> list[np.nd
 def run(config: Config, source: str) -> Outcome:
     """Trains once, and measures accuracy with all neurons and with some of them."""
     seed, optimizer = int(config["seed"]), str(config["optimizer"])
-    images = training_and_test_images(seed)
+    images = split_digits(seed)
     features, head = network(str(config["variant"]))
     passes = int(config["passes"])
     model = keras.Sequential([features, head])

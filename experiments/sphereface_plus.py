@@ -16,13 +16,13 @@ from experiments.classifiers import (
     fit,
     unit_vectors,
 )
-from experiments.data import Images, digit_images
+from experiments.data import split_digits
 from experiments.experiment import Experiment, Outcome
 from experiments.records import Config, Record
 from keras_mhe import MHE
 from keras_mhe.plots import neurons_on_sphere
 
-CLASSES, FEATURES, TRAIN = 10, 3, 1000
+CLASSES, FEATURES = 10, 3
 VARIANTS = {
     "baseline": None,
     "MHE(1)": MHE(1.0, bounded=False),
@@ -60,17 +60,10 @@ def margin_loss(labels: Any, outputs: Any, margin: int) -> Any:
     )
 
 
-def _split(seed: int) -> Images:
-    x, y = digit_images()
-    order = np.random.default_rng(seed).permutation(len(y))
-    chosen, rest = order[:TRAIN], order[TRAIN:]
-    return Images(x[chosen], y[chosen], x[rest], y[rest])
-
-
 def run(config: Config, source: str) -> Outcome:
     """Trains once; margin 1 is a softmax over cosines."""
     seed = int(config["seed"])
-    images = _split(seed)
+    images = split_digits(seed)
     features = feature_network(images.x.shape[1:], FEATURES)
     head = WithLengths(CLASSES, VARIANTS[str(config["variant"])])
     loss = partial(margin_loss, margin=int(config["margin"]))

@@ -15,9 +15,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from experiments.classifiers import feature_network, fit
 from experiments.crowding import transformed
-from experiments.data import Images
+from experiments.data import Images, split_digits
 from experiments.experiment import Experiment, Outcome
-from experiments.pruning import training_and_test_images
 from experiments.records import Config
 from keras_mhe import MHE, Uniformity, batch_energy
 
@@ -91,7 +90,7 @@ def run(config: Config, source: str) -> Outcome:
     """Trains without labels, and measures embeddings of other images with few and all labels."""
     seed, variant = int(config["seed"]), str(config["variant"])
     optimizer = str(config["optimizer"])
-    images = training_and_test_images(seed)
+    images = split_digits(seed)
     rng = np.random.default_rng(seed)
     views, test_views = random_views(images.x, 2 * VIEWS, rng), random_views(images.x_test, 1, rng)
     pairs = np.stack(np.split(views, 2), axis=-1)

@@ -25,11 +25,11 @@ def weights(features):
 
 @pytest.fixture(scope="module")
 def images():
-    return pruning.training_and_test_images(3)
+    return pruning.split_digits(3)
 
 
 def test_training_and_test_images_are_all_digits_and_have_none_in_common(images):
-    assert len(images.y) == pruning.TRAIN
+    assert len(images.y) == 1000
     together = np.concatenate([images.x, images.x_test])
     assert len({x.tobytes() for x in together}) == len(together) == 1797
 
