@@ -20,6 +20,7 @@ _OUTSIDE = (
     _NOTEBOOKS,
     "benchmarks/results/*.png",
     "experiments/README.md",
+    "experiments/GPU.md",
     "experiments/results/*.md",
     "experiments/results/*.png",
 )
