@@ -44,13 +44,8 @@ def build_model(
     network: Callable[..., keras.Model], variant: str, width: int, classes: int, schedule: Any
 ) -> keras.Model:
     """Returns a compiled network with the regularizers of a variant."""
-    hidden, output = VARIANTS[variant]()
-    if variant in ("baseline", "orthogonal", "SRIP"):
-        model = network(hidden, output, width, "auto", classes)
-    else:
-        model = network(None, None, width, "auto", classes)
-        # For stateful regularizers, `regularize` returns another model of the same layers.
-        model = regularize(model, hidden, output).model
+    # For stateful regularizers, `regularize` returns another model of the same layers.
+    model = regularize(network(None, None, width, "auto", classes), *VARIANTS[variant]()).model
     model.compile(
         keras.optimizers.SGD(schedule, momentum=0.9),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
