@@ -67,7 +67,8 @@ def _draw_panel(
     if x_axis:
         ax.set_xlabel(x_axis)
     else:
-        ax.tick_params("x", rotation=30)
+        # Long names end at their ticks.
+        plt.setp(ax.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
         ax.margins(x=0.15)
 
 
