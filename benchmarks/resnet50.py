@@ -13,6 +13,7 @@ from keras import ops
 from benchmarks.timing import interleaved_times, microseconds_per_kernel, time_and_ratio
 from keras_mhe import MHE, CoMHE, HalfSpaceMHE, regularize
 from keras_mhe._backend import on_cpu
+from workloads.precision import dtype_policy
 
 # Regularizers of the hidden kernels and of the last one.
 ENERGIES = {
@@ -33,13 +34,8 @@ class _Network:
 def _network(energies: str, size: int) -> _Network:
     """The network, built once for each kind of energies: compiling a step takes long."""
     # Accelerators train in mixed precision.
-    policy = "float32" if on_cpu() else "mixed_bfloat16"
-    previous = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
+    with dtype_policy("float32" if on_cpu() else "mixed_bfloat16"):
         model = keras.applications.ResNet50(weights=None, input_shape=(size, size, 3))
-    finally:
-        keras.config.set_dtype_policy(previous)
     kernels, start = 0, time.perf_counter()
     if energies in ENERGIES:
         table = regularize(model, *ENERGIES[energies])

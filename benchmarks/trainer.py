@@ -10,6 +10,7 @@ from benchmarks.timing import interleaved_times, time_and_ratio
 from keras_mhe import MHE, HalfSpaceMHE, regularize
 from workloads.augmentation import AugmentedImages, draw, padded
 from workloads.cnn9 import cnn9
+from workloads.precision import dtype_policy
 
 _SEEDS = 3
 
@@ -57,10 +58,8 @@ def measure(quick: bool) -> list[dict[str, Any]]:
     images, labels = map(keras.ops.convert_to_tensor, (padded(x), y))
     rows = []
     for precision in ("float32",) if quick else ("float32", "mixed_bfloat16"):
-        policy = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(precision)
-        models = [_model(width) for _ in range(_SEEDS + 1)]
-        keras.config.set_dtype_policy(policy)
+        with dtype_policy(precision):
+            models = [_model(width) for _ in range(_SEEDS + 1)]
         calls = {
             "scan": _Program(models[:1], images, labels, steps),
             "fit": functools.partial(_fit, models[-1], AugmentedImages(x, y, steps, 0)),

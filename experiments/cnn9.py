@@ -1,8 +1,7 @@
 """CNN-9 on CIFAR with the papers' protocol, and one regularizer on all of its kernels."""
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -17,9 +16,12 @@ from experiments.variants import VARIANTS
 from keras_mhe import EnergyMonitor, regularize
 from workloads.augmentation import BATCH, AugmentedImages, padded
 from workloads.cnn9 import cnn9
+from workloads.precision import dtype_policy
 
 IMBALANCES = ("single", "multiple")
-_TRAINERS, _PRECISIONS = ("fit", "scan"), ("float32", "bfloat16")
+_TRAINERS = ("fit", "scan")
+# Policies of Keras. Variables and energies remain in float32.
+_PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
 def training_images(config: Config, labels: np.ndarray) -> np.ndarray:
@@ -51,17 +53,6 @@ def build_model(
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     return model
-
-
-@contextmanager
-def _layers_computed_in(precision: str) -> Iterator[None]:
-    """Sets the type of the layers of new models. Variables and energies remain in float32."""
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy({"bfloat16": "mixed_bfloat16"}.get(precision, precision))
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(policy)
 
 
 @functools.cache
@@ -98,7 +89,7 @@ def _check(config: Config, labels: np.ndarray) -> None:
             f"Images must be from {BATCH} to {len(labels)}, the size of the training set. "
             f"Received: {config['images']}"
         )
-    known = {"imbalance": IMBALANCES, "trainer": _TRAINERS, "precision": _PRECISIONS}
+    known = {"imbalance": IMBALANCES, "trainer": _TRAINERS, "precision": tuple(_PRECISIONS)}
     for part, values in known.items():
         if config.get(part, values[0]) not in values:
             raise InputError(f"{part} is one of {', '.join(values)}. Received: {config[part]}")
@@ -114,7 +105,7 @@ def train_and_test(network: Callable[..., keras.Model], config: Config, source: 
     images = load_images(source)
     _check(config, images.y)
     schedule = StepDecay(float(config["rate"]), int(config["steps"]), int(config["warmup"]))
-    with _layers_computed_in(str(config["precision"])):
+    with dtype_policy(_PRECISIONS[str(config["precision"])]):
         model = build_model(
             network,
             str(config["variant"]),

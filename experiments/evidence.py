@@ -151,14 +151,12 @@ def evidence(experiments: Iterable[Experiment], folder: Path) -> list[Row]:
 
     Experiments that measure no accuracy have no row.
     """
-    rows = [
-        row
-        for experiment in experiments
-        for metric, label in metrics_of(experiment.name, experiment.main_metrics[0]).items()
-        for row in _rows(
-            experiment, _shown(experiment, compared_records(experiment, folder)), metric, label
-        )
-    ]
+    rows: list[Row] = []
+    for experiment in experiments:
+        if metrics := metrics_of(experiment.name, experiment.main_metrics[0]):
+            shown = _shown(experiment, compared_records(experiment, folder))
+            for metric, label in metrics.items():
+                rows += _rows(experiment, shown, metric, label)
     rows.sort(key=lambda row: list(GROUPS).index(row.group))
     # Rows with failed runs have no interval, and so no test.
     tested = [row for row in rows if not row.failed]
