@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from workloads.normalization import batch_normalization
 from workloads.protocol import compiled, with_weight_decay
 
 
@@ -32,7 +33,7 @@ def cnn9(hidden: Any, output: Any, width: int, jit_compile: Any, classes: int = 
     for block in range(3):
         for _ in range(3):
             stack.append(convolution(width << block, 3, "same", hidden))
-            stack += [layers.BatchNormalization(), layers.ReLU()]
+            stack += [batch_normalization(), layers.ReLU()]
         stack.append(layers.MaxPooling2D())
     stack += [convolution(width << 2, 4, "valid", hidden), convolution(classes, 1, "valid", output)]
     stack.append(layers.Flatten())

@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from workloads.normalization import batch_normalization
 from workloads.protocol import compiled, with_weight_decay
 
 _BLOCKS = 5
@@ -39,7 +40,7 @@ def resnet32(
             kernel_initializer="he_normal",
             kernel_regularizer=with_weight_decay(hidden),
         )
-        return layers.BatchNormalization()(convolution(x))
+        return batch_normalization()(convolution(x))
 
     inputs = keras.Input((32, 32, 3))
     x = layers.ReLU()(normalized_convolution(inputs, width))
