@@ -182,7 +182,8 @@ def _setting_text(setting: Setting | None) -> str:
     if setting is None:
         return "The rate and the number of steps are not chosen yet."
     return (
-        f"All runs: rate {setting.rate}, warm-up of {setting.warmup} steps, {setting.steps} steps."
+        f"Rate {setting.rate}, warm-up of {setting.warmup} steps, {setting.steps} steps, where the "
+        "list has no others."
     )
 
 

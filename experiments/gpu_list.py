@@ -52,6 +52,13 @@ GROUPS = (
         3,
         {},
     ),
+    Group(
+        "Does the gain remain with a warm-up, with which all runs start to learn at once?",
+        "cnn9",
+        _THREE,
+        3,
+        {"warmup": 500},
+    ),
     Group("What if one class is rare?", "imbalanced_cnn9", _THREE, 3, {"imbalance": "single"}),
     Group(
         "What if most classes are rare?", "imbalanced_cnn9", _THREE, 3, {"imbalance": "multiple"}

@@ -92,8 +92,12 @@ class TestOrder:
         variants += ["half-space MHE s=2 (classes)", "RP-CoMHE", "position 0.1"]
         variants += ["half-space MHE s=0", "MHS", "orthogonal", "SRIP"]
         assert started == [("cnn9", variant, seed) for variant in variants for seed in range(3)]
-        parts = [(c["experiment"], c.get("imbalance"), c.get("width")) for c in configs[30:]]
+        parts = [
+            (c["experiment"], "warmup" if c.get("warmup") else c.get("imbalance"), c.get("width"))
+            for c in configs[30:]
+        ]
         assert list(dict.fromkeys(parts)) == [
+            ("cnn9", "warmup", 64),
             ("imbalanced_cnn9", "single", 64),
             ("imbalanced_cnn9", "multiple", 64),
             *(("cnn9", None, width) for width in (16, 32, 128, 256)),
@@ -141,7 +145,7 @@ class TestTime:
     def test_what_the_time_was_spent_on_and_what_is_next_is_printed(self, work):
         card = Card()
         _, printed = work(card, minutes=12)
-        assert "All runs: rate 0.1, warm-up of 0 steps, 42500 steps." in printed
+        assert "Rate 0.1, warm-up of 0 steps, 42500 steps, where the list has no others." in printed
         minutes = f"{card.now / 60:.2f}"
         assert (
             f"Minutes: start 0.00, compiling 0.00, runs {minutes}, rest 0.00, in all {minutes}."
@@ -343,7 +347,7 @@ class TestCards:
         gpu.list_runs("cifar10", tmp_path, console)
         printed = console.file.getvalue()
         for name, count in ((H100, 3), (H200, 1)):
-            _, _, after = printed.partition(f"{name}, cifar10. All runs: rate 0.1")
+            _, _, after = printed.partition(f"{name}, cifar10. Rate 0.1")
             row = next(line for line in after.splitlines() if "│ baseline" in line)
             assert f"{count} of 3" in row
 
