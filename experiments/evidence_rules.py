@@ -42,6 +42,8 @@ _PAPERS = {
     "sphereface_plus": {"MHE(10)": "classes"},
     "finetuning": {"hidden 1": "hidden", "output 10": "classes"},
 }
+# Variants that are no energies of neurons on a sphere.
+_OTHER_METHODS = ("orthogonal", "SRIP")
 # Variants of this package that have no factor in units of position.
 _OURS = {
     "starts": ("low-energy classes", "low-energy layers", "fixed prototypes"),
@@ -94,7 +96,8 @@ def choose(experiment: str, condition: Config, variant: str) -> Choice | None:
 
     It shows the recommended factors in units of position (about 0.1 for hidden layers, about 10
     divided by the number of classes for class vectors), the papers' regularizers with the papers'
-    factors, and low-energy starts. Of experiments without a rule, it shows everything.
+    factors, and low-energy starts, but no methods without an energy. Of experiments without a rule,
+    it shows everything.
     """
     if experiment not in _GROUP_OF:
         return Choice(OURS, variant)
@@ -107,6 +110,8 @@ def choose(experiment: str, condition: Config, variant: str) -> Choice | None:
         near = abs(log10(float(position[1]) / recommended)) < 0.5
         return Choice(OURS, _LAYERS[layers]) if near else None
     if experiment in _NETWORKS:
+        if name in _OTHER_METHODS:
+            return None
         return Choice(PAPERS, _LAYERS[layers] if name == "half-space MHE s=2" else variant)
     if experiment in _OURS:
         return Choice(OURS, variant) if variant in _OURS[experiment] else None

@@ -75,7 +75,7 @@ class TestRules:
             ("cnn9", {}, "position 0.1", "ours", "all layers"),
             ("cnn9", {}, "half-space MHE s=2 (hidden)", "papers", "hidden layers"),
             ("cnn9", {}, "half-space MHE s=2", "papers", "all layers"),
-            ("cnn9", {}, "SRIP", "papers", "SRIP"),
+            ("cnn9", {}, "RP-CoMHE", "papers", "RP-CoMHE"),
             ("starts", {}, "fixed prototypes", "ours", "fixed prototypes"),
             ("finetuning", {}, "hidden 1", "papers", "hidden layers"),
             ("another", {}, "position 7", "ours", "position 7"),
@@ -93,6 +93,8 @@ class TestRules:
             ("imbalance", {}, "bounded MHE(10)"),
             ("crowding", {"classes": 1000}, "position 0.1"),
             ("cnn9", {"data": "cifar100"}, "position 1 (classes)"),
+            ("cnn9", {}, "orthogonal"),
+            ("cnn9", {}, "SRIP"),
             ("starts", {}, "fixed random"),
             ("finetuning", {}, "hidden 1000"),
         ],
@@ -303,6 +305,6 @@ class TestPage:
         [line] = [line for line in page.papers_table(rows).splitlines() if "RP-CoMHE" in line]
         assert "| 75.59 | +5.85 |" in line
         assert "3 pairs: +1.10 (" in line
-        assert "| ours | CIFAR-10 | 10 | 16 | 20 | 0.1 | fit, float32 |" in (
+        assert "| ours | CIFAR-10 | 10 | 16 | 20 | 0.1 | 0 | fit, float32 |" in (
             page.conditions_table(rows)
         )
