@@ -69,7 +69,7 @@ def build(regularizer: keras.Regularizer | None, steps: int) -> keras.Sequential
             ),
         ]
     )
-    rate = keras.optimizers.schedules.CosineDecay(0.02, steps)
+    rate = keras.optimizers.schedules.CosineDecay(0.1, steps)
     model.compile(
         optimizer=keras.optimizers.SGD(rate, momentum=0.9),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
