@@ -135,8 +135,8 @@ experiment = Experiment(
     run,
     tuple(VARIANTS),
     main_metrics=("accuracy %",),
-    # A quarter of the papers' width, a fifth of their images, 20 passes, and the papers' rate with a
-    # warm-up: without one, this small network does not learn.
+    # A quarter of the papers' width, a fifth of their images, 20 passes, and their rate after a
+    # warm-up, without which this small network does not learn.
     grid={
         "data": ("cifar10",),
         "width": (16,),
@@ -148,6 +148,7 @@ experiment = Experiment(
         "precision": ("float32",),
     },
     quick_grid={"data": ("digits",), "width": (4,), "images": (512,), "steps": (REPORTS,)},
+    page_rows=({"rate": (0.1,)}, {"variant": ("half-space MHE s=2",)}),
     page_metrics=("accuracy %", "mean position"),
     chance_level=lambda config: 1.0 if "cifar100" in str(config["data"]) else 10.0,
     default_variants=("baseline", "half-space MHE s=2", "half-space MHE s=0", "RP-CoMHE"),

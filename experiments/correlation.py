@@ -2,10 +2,11 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments import cnn9
-from experiments.comparison import arms, condition_text, independent_parts
+from experiments.comparison import Arm, arms, condition_text, independent_parts
 from experiments.experiment import Experiment
 from experiments.kernel_curves import KEPT_FIGURES
 from experiments.records import Record
@@ -41,36 +42,49 @@ def _mean_curve(runs: list[Record], layer: int, name: str) -> np.ndarray:
     return np.mean([run["details"][f"layer {layer} {name}"] for run in runs], axis=0)
 
 
+def _draw_curves(ax: Axes, arm: Arm, name: str) -> None:
+    """Draws a curve for each layer."""
+    runs = list(arm.runs.values())
+    layers = _layers(runs[0])
+    colors = plt.get_cmap("viridis")(np.linspace(0, 0.92, len(layers)))
+    for layer, color in zip(layers, colors, strict=True):
+        curve = _mean_curve(runs, layer, name)
+        ax.plot(np.linspace(0, 100, len(curve)), curve, color=color, label=f"{layer}")
+    ax.set_title(f"{arm.variant}, {len(runs)} runs", fontsize="medium")
+    ax.grid(alpha=0.3)
+
+
 def draw(records: list[Record]) -> Figure:
-    """Draws positions and smallest angles over training: a curve per layer, mean over seeds."""
+    """Draws positions and smallest angles over training: a row for each condition."""
     selected = [record for record in records if record["config"]["variant"] in VARIANTS]
-    columns = [arm for arm, _ in arms(selected, VARIANTS)]
+    conditions: dict[str, list[Arm]] = {}
+    for arm, _ in arms(selected, VARIANTS):
+        text = condition_text(arm.condition, independent_parts(selected))
+        conditions.setdefault(text, []).append(arm)
+    columns = len(VARIANTS)
     figure, axes = plt.subplots(
-        2,
-        len(columns),
-        figsize=(4.8 * len(columns), 7),
+        len(conditions),
+        2 * columns,
+        figsize=(6 * columns, 0.6 + 2.7 * len(conditions)),
         layout="constrained",
-        sharey="row",
         squeeze=False,
     )
-    for column, arm in zip(axes.T, columns, strict=True):
-        runs = list(arm.runs.values())
-        layers = _layers(runs[0])
-        colors = plt.get_cmap("viridis")(np.linspace(0, 0.92, len(layers)))
-        for ax, name in zip(column, KEPT_FIGURES, strict=True):
-            for layer, color in zip(layers, colors, strict=True):
-                curve = _mean_curve(runs, layer, name)
-                training = np.linspace(0, 100, len(curve))
-                ax.plot(training, curve, color=color, label=f"{layer}")
-            ax.grid(alpha=0.3)
-        condition = condition_text(arm.condition, independent_parts(selected))
-        title = f"{arm.variant}, {len(runs)} runs"
-        column[0].set_title(f"{condition}\n{title}" if condition else title, fontsize="medium")
-        column[0].axhline(1, color="0.4", linestyle=":")
-        column[1].set_xlabel("training, %")
-    axes[0, 0].set_ylabel("position (0: lower bound, 1: random)")
-    axes[1, 0].set_ylabel("smallest angle, °")
-    axes[0, -1].legend(title="layer", fontsize="small", ncols=2)
+    for row, (condition, own) in zip(axes, conditions.items(), strict=True):
+        for name, panels in zip(KEPT_FIGURES, (row[:columns], row[columns:]), strict=True):
+            for ax in panels[1:]:
+                ax.sharey(panels[0])
+            for ax, arm in zip(panels, own, strict=False):
+                _draw_curves(ax, arm, name)
+            for ax in panels[len(own) :]:
+                ax.set_visible(False)
+        row[0].set_ylabel(f"{condition}\n\nposition" if condition else "position")
+        row[columns].set_ylabel("smallest angle, °")
+        for ax in row[: len(own)]:
+            ax.axhline(1, color="0.4", linestyle=":")
+    for ax in axes[-1]:
+        ax.set_xlabel("training, %")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, title="layer", loc="outside right center")
     return figure
 
 
@@ -82,8 +96,8 @@ experiment = Experiment(
     main_metrics=("position", "smallest angle °"),
     grid=cnn9.experiment.grid,
     quick_grid=cnn9.experiment.quick_grid,
-    # All layers at width 16; the first and the last at width 64.
-    page_rows=({"width": (16,)}, {"width": (64,), "layer": (1, 11)}),
+    # All layers at width 16 and the better rate; the first and the last at width 64.
+    page_rows=({"width": (16,), "rate": (0.1,)}, {"width": (64,), "layer": (1, 11)}),
     page_metrics=("position", "smallest angle °"),
     x_axis="layer",
     transform=records_of_layers,
