@@ -10,6 +10,7 @@ experiment = cnn9.experiment._replace(
     name="imbalanced_cnn9",
     description=__doc__,
     main_metrics=("accuracy %", "class 0 %"),
+    page_rows=({},),
     grid={"imbalance": cnn9.IMBALANCES} | cnn9.experiment.grid,
     page_metrics=("accuracy %", "class 0 %"),
     default_variants=("baseline", "half-space MHE s=2"),

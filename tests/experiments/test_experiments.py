@@ -37,7 +37,7 @@ classifiers, comparison, data, records = map(
 report, runner, tables = map(module, ("report", "runner", "tables"))
 
 names = ["cnn9", "imbalance", "starts", "crowding", "sphereface_plus", "gan", "correlation"]
-names += ["finetuning", "optimizers", "unlabeled", "codebook", "pruning"]
+names += ["finetuning", "optimizers", "unlabeled", "codebook", "pruning", "imbalanced_cnn9"]
 
 
 def experiment(name):
