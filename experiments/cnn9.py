@@ -148,7 +148,7 @@ experiment = Experiment(
         "precision": ("float32",),
     },
     quick_grid={"data": ("digits",), "width": (4,), "images": (512,), "steps": (REPORTS,)},
-    page_rows=({"rate": (0.1,)}, {"variant": ("half-space MHE s=2",)}),
+    page_rows=({"rate": (0.1,), "trainer": ("fit",)}, {"variant": ("half-space MHE s=2",)}),
     page_metrics=("accuracy %", "mean position"),
     chance_level=lambda config: 1.0 if "cifar100" in str(config["data"]) else 10.0,
     default_variants=("baseline", "half-space MHE s=2", "half-space MHE s=0", "RP-CoMHE"),
