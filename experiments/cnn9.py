@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.data import load_images, scaled
 from experiments.experiment import Experiment, InputError, Outcome
-from experiments.kernel_curves import REPORTS, curves_of, final_metrics
+from experiments.kernel_curves import REPORTS, curves_of, final_metrics, kept
 from experiments.records import Config
 from experiments.schedule import StepDecay
 from experiments.variants import VARIANTS
@@ -121,7 +121,7 @@ def train_and_test(network: Callable[..., keras.Model], config: Config, source: 
     metrics = {"accuracy %": correct.mean(), **final_metrics(curves)}
     if "imbalance" in config:
         metrics["class 0 %"] = correct[images.y_test == 0].mean()
-    return Outcome(metrics, curves)
+    return Outcome(metrics, kept(curves, str(config["variant"])))
 
 
 def run(config: Config, source: str) -> Outcome:

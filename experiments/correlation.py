@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from experiments import cnn9
 from experiments.comparison import Arm, arms, condition_text, independent_parts
 from experiments.experiment import Experiment
-from experiments.kernel_curves import KEPT_FIGURES
+from experiments.kernel_curves import DRAWN_VARIANTS, KEPT_FIGURES
 from experiments.records import Record
 
-VARIANTS = ("baseline", "half-space MHE s=2")
+VARIANTS = DRAWN_VARIANTS
 
 
 def _layers(record: Record) -> range:

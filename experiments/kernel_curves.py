@@ -8,6 +8,9 @@ from keras_mhe import EnergyMonitor
 REPORTS = 20
 # Figures of a report that a run keeps: their names in recorded details, and in rows of a report.
 KEPT_FIGURES = {"position": "position", "smallest": "nearest_angle_min"}
+# Variants that `correlation` draws. Their runs keep whole curves, and all other runs the ends, so
+# that files of results stay small.
+DRAWN_VARIANTS = ("baseline", "half-space MHE s=2")
 Curves = dict[str, list[float | None]]
 
 
@@ -21,6 +24,13 @@ def curves_of(monitor: EnergyMonitor) -> Curves:
                 points = curves.setdefault(f"layer {number} {figure}", [])
                 points.append(None if value is None else round(value, 5))
     return curves
+
+
+def kept(curves: Curves, variant: str) -> Curves:
+    """Returns the points that a record keeps: all, or the first and the last."""
+    if variant in DRAWN_VARIANTS:
+        return curves
+    return {name: [points[0], points[-1]] for name, points in curves.items()}
 
 
 def final_metrics(curves: Curves) -> dict[str, float]:

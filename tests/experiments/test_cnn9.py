@@ -97,3 +97,11 @@ def test_configs_that_cannot_be_used_raise(parts, message):
 def test_the_scan_trainer_needs_jax():
     with pytest.raises(ValueError, match="needs KERAS_BACKEND=jax"):
         cnn9.run(config(trainer="scan"), "digits")
+
+
+@pytest.mark.parametrize(
+    ("variant", "points"), [("baseline", [1.0, 0.5, 0.2]), ("SRIP", [1.0, 0.2])]
+)
+def test_runs_that_no_plot_shows_keep_the_ends_of_curves(variant, points):
+    curves = {"layer 1 position": [1.0, 0.5, 0.2]}
+    assert cnn9.kept(curves, variant) == {"layer 1 position": points}
