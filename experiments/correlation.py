@@ -11,15 +11,13 @@ from experiments.experiment import Experiment
 from experiments.kernel_curves import DRAWN_VARIANTS, KEPT_FIGURES
 from experiments.records import Record
 
-VARIANTS = DRAWN_VARIANTS
-
 
 def _layers(record: Record) -> range:
     return range(1, 1 + len(record["details"]) // len(KEPT_FIGURES))
 
 
 def records_of_layers(records: list[Record]) -> list[Record]:
-    """Returns a record for every layer of each run of `VARIANTS`, with `"layer"` in its config."""
+    """Returns a record for every layer of each drawn run, with `"layer"` in its config."""
     return [
         record
         | {
@@ -32,7 +30,7 @@ def records_of_layers(records: list[Record]) -> list[Record]:
             },
         }
         for record in records
-        if record["config"]["variant"] in VARIANTS
+        if record["config"]["variant"] in DRAWN_VARIANTS
         for layer in _layers(record)
         for curves in [{name: record["details"][f"layer {layer} {name}"] for name in KEPT_FIGURES}]
     ]
@@ -55,13 +53,13 @@ def _draw_curves(ax: Axes, arm: Arm, name: str) -> None:
 
 
 def draw(records: list[Record]) -> Figure:
-    """Draws positions and smallest angles over training: a row for each condition."""
-    selected = [record for record in records if record["config"]["variant"] in VARIANTS]
+    """Draws positions and smallest angles over training: a row for each condition, mean curves."""
+    selected = [record for record in records if record["config"]["variant"] in DRAWN_VARIANTS]
+    parts = independent_parts(selected)
     conditions: dict[str, list[Arm]] = {}
-    for arm, _ in arms(selected, VARIANTS):
-        text = condition_text(arm.condition, independent_parts(selected))
-        conditions.setdefault(text, []).append(arm)
-    columns = len(VARIANTS)
+    for arm, _ in arms(selected, DRAWN_VARIANTS):
+        conditions.setdefault(condition_text(arm.condition, parts), []).append(arm)
+    columns = len(DRAWN_VARIANTS)
     figure, axes = plt.subplots(
         len(conditions),
         2 * columns,
@@ -92,7 +90,7 @@ experiment = Experiment(
     "correlation",
     __doc__,
     cnn9.run,
-    VARIANTS,
+    DRAWN_VARIANTS,
     main_metrics=("position", "smallest angle °"),
     grid=cnn9.experiment.grid,
     quick_grid=cnn9.experiment.quick_grid,

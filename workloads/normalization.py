@@ -6,7 +6,7 @@ import keras
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """`BatchNormalization` over the last axis, in training one operation of TensorFlow.
+    """`BatchNormalization` over the last axis that trains with one operation of TensorFlow.
 
     Keras computes it in several operations, each of which reads the whole tensor. Results are equal
     up to rounding.
@@ -32,9 +32,9 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 
 def batch_normalization() -> keras.layers.BatchNormalization:
-    """Returns Keras's layer, or the fused one where it pays: TensorFlow in bfloat16.
+    """Returns the fused layer for bfloat16 on TensorFlow, and else Keras's layer.
 
-    With float32, convolutions on CPUs take most of the time, and records of Keras's layer exist.
+    Float32 keeps Keras's layer, so that recorded runs can be repeated.
     """
     bfloat16 = keras.config.dtype_policy().compute_dtype == "bfloat16"
     if bfloat16 and keras.backend.backend() == "tensorflow":
