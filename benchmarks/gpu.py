@@ -59,7 +59,7 @@ def cases(quick: bool) -> list[Case]:
         for energies, seconds in (("exact", 150.0), ("RP-CoMHE", 90.0))
     ]
     found += [
-        case("CNN-9", 60.0, cnn9.measure, quick),
+        case("CNN-9", 120.0, cnn9.measure, quick),
         case("trainer", 90.0, trainer.measure, quick),
         case("projections", 30.0, projections.measure, quick),
         case("uniformity", 45.0, uniformity.measure, quick),

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mhe.energies._neurons import check_axes, neuron_matrix
+from keras_mhe.energies import _neurons
+from keras_mhe.energies._neurons import check_axes, neuron_matrix, unit_neurons
 
 
 def read(kernel, **options):
@@ -93,3 +94,17 @@ def test_errors_about_kernels_contain_the_shape(shape, options, message):
 def test_kernels_must_be_floating_point(dtype):
     with pytest.raises(TypeError, match=f"kernel.dtype={dtype}"):
         neuron_matrix(np.ones((2, 2), dtype))
+
+
+@pytest.mark.skipif(not _neurons.has_compiler(), reason="PyTorch rounds roots correctly")
+def test_lengths_on_a_device_do_not_depend_on_how_roots_are_rounded(monkeypatch):
+    """A root that is too large by 1e-5, as a coarse model of a GPU."""
+    root = keras.ops.sqrt
+    monkeypatch.setattr(_neurons.ops, "sqrt", lambda x: root(x) * (1 + 1e-5))
+    kernel = np.random.default_rng(0).standard_normal((3, 50)).astype("float32")
+    kernel[:, 7] = 0.0
+    for cpu, error in ((True, 1e-5), (False, 0.0)):
+        monkeypatch.setattr(_neurons, "on_cpu", lambda cpu=cpu: cpu)
+        lengths = np.linalg.norm(keras.ops.convert_to_numpy(unit_neurons(kernel)[0]), axis=0)
+        np.testing.assert_allclose(np.delete(lengths, 7), 1 - error, atol=3e-7)
+        assert lengths[7] == 0
