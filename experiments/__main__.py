@@ -79,6 +79,7 @@ _HELP = {
     "imbalance": 'Classes with fewer images: "single" or "multiple".',
     "trainer": '"fit" of Keras, or "scan" on JAX, which keeps images on the device.',
     "precision": 'Type in which layers compute: "float32" or "bfloat16".',
+    "loss": '"cross-entropy", or "bounded", the loss of the papers\' programs.',
     "passes": "Passes over the training set.",
     "features": "Dimension of the features.",
     "head": "Class vectors as they are (plain), or scaled to length one (normalized).",

@@ -17,11 +17,16 @@ from keras_mhe import EnergyMonitor, regularize
 from workloads.augmentation import BATCH, AugmentedImages, padded
 from workloads.cnn9 import cnn9
 from workloads.precision import dtype_policy
+from workloads.protocol import BoundedCrossEntropy
 
 IMBALANCES = ("single", "multiple")
 _TRAINERS = ("fit", "scan")
 # Policies of Keras. Variables and energies remain in float32.
 _PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+_LOSSES: dict[str, Callable[[], keras.losses.Loss]] = {
+    "cross-entropy": lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    "bounded": BoundedCrossEntropy,
+}
 
 
 def training_images(config: Config, labels: np.ndarray) -> np.ndarray:
@@ -43,15 +48,17 @@ def training_images(config: Config, labels: np.ndarray) -> np.ndarray:
 
 
 def build_model(
-    network: Callable[..., keras.Model], variant: str, width: int, classes: int, schedule: Any
+    network: Callable[..., keras.Model],
+    variant: str,
+    width: int,
+    classes: int,
+    schedule: Any,
+    loss: str = "cross-entropy",
 ) -> keras.Model:
     """Returns a compiled network with the regularizers of a variant."""
     # For stateful regularizers, `regularize` returns another model of the same layers.
     model = regularize(network(None, None, width, "auto", classes), *VARIANTS[variant]()).model
-    model.compile(
-        keras.optimizers.SGD(schedule, momentum=0.9),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
+    model.compile(keras.optimizers.SGD(schedule, momentum=0.9), _LOSSES[loss]())
     return model
 
 
@@ -89,7 +96,12 @@ def _check(config: Config, labels: np.ndarray) -> None:
             f"Images must be from {BATCH} to {len(labels)}, the size of the training set. "
             f"Received: {config['images']}"
         )
-    known = {"imbalance": IMBALANCES, "trainer": _TRAINERS, "precision": tuple(_PRECISIONS)}
+    known = {
+        "imbalance": IMBALANCES,
+        "trainer": _TRAINERS,
+        "precision": tuple(_PRECISIONS),
+        "loss": tuple(_LOSSES),
+    }
     for part, values in known.items():
         if config.get(part, values[0]) not in values:
             raise InputError(f"{part} is one of {', '.join(values)}. Received: {config[part]}")
@@ -112,6 +124,7 @@ def train_and_test(network: Callable[..., keras.Model], config: Config, source: 
             int(config["width"]),
             int(images.y.max()) + 1,
             schedule,
+            str(config["loss"]),
         )
     monitor = EnergyMonitor()
     _train(model, config, source, monitor)
@@ -146,6 +159,7 @@ experiment = Experiment(
         "warmup": (300,),
         "trainer": ("fit",),
         "precision": ("float32",),
+        "loss": ("cross-entropy",),
     },
     quick_grid={"data": ("digits",), "width": (4,), "images": (512,), "steps": (REPORTS,)},
     page_rows=({"rate": (0.1,), "trainer": ("fit",)}, {"variant": ("half-space MHE s=2",)}),

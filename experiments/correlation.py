@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments import cnn9
-from experiments.comparison import Arm, arms, condition_text, independent_parts
+from experiments.comparison import Arm, comparisons, condition_text, independent_parts
 from experiments.experiment import Experiment
 from experiments.kernel_curves import DRAWN_VARIANTS, KEPT_FIGURES
 from experiments.records import Record
@@ -37,7 +37,9 @@ def records_of_layers(records: list[Record]) -> list[Record]:
 
 
 def _mean_curve(runs: list[Record], layer: int, name: str) -> np.ndarray:
-    return np.mean([run["details"][f"layer {layer} {name}"] for run in runs], axis=0)
+    # None, where a kernel has no position, becomes NaN.
+    curves = np.array([run["details"][f"layer {layer} {name}"] for run in runs], dtype=float)
+    return curves.mean(axis=0)
 
 
 def _draw_curves(ax: Axes, arm: Arm, name: str) -> None:
@@ -48,17 +50,19 @@ def _draw_curves(ax: Axes, arm: Arm, name: str) -> None:
     for layer, color in zip(layers, colors, strict=True):
         curve = _mean_curve(runs, layer, name)
         ax.plot(np.linspace(0, 100, len(curve)), curve, color=color, label=f"{layer}")
-    ax.set_title(f"{arm.variant}, {len(runs)} runs", fontsize="medium")
+    count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    ax.set_title(f"{arm.variant}, {count}", fontsize="medium")
     ax.grid(alpha=0.3)
 
 
 def draw(records: list[Record]) -> Figure:
-    """Draws positions and smallest angles over training: a row for each condition, mean curves."""
+    """Draws positions and smallest angles over training: a row for each comparison, mean curves."""
     selected = [record for record in records if record["config"]["variant"] in DRAWN_VARIANTS]
     parts = independent_parts(selected)
-    conditions: dict[str, list[Arm]] = {}
-    for arm, _ in arms(selected, DRAWN_VARIANTS):
-        conditions.setdefault(condition_text(arm.condition, parts), []).append(arm)
+    conditions = {
+        condition_text(arm.condition, parts).replace(", ", "\n"): (baseline, arm)
+        for arm, baseline in comparisons(selected, DRAWN_VARIANTS)
+    }
     columns = len(DRAWN_VARIANTS)
     figure, axes = plt.subplots(
         len(conditions),
@@ -71,13 +75,11 @@ def draw(records: list[Record]) -> Figure:
         for name, panels in zip(KEPT_FIGURES, (row[:columns], row[columns:]), strict=True):
             for ax in panels[1:]:
                 ax.sharey(panels[0])
-            for ax, arm in zip(panels, own, strict=False):
+            for ax, arm in zip(panels, own, strict=True):
                 _draw_curves(ax, arm, name)
-            for ax in panels[len(own) :]:
-                ax.set_visible(False)
         row[0].set_ylabel(f"{condition}\n\nposition" if condition else "position")
         row[columns].set_ylabel("smallest angle, °")
-        for ax in row[: len(own)]:
+        for ax in row[:columns]:
             ax.axhline(1, color="0.4", linestyle=":")
     for ax in axes[-1]:
         ax.set_xlabel("training, %")
@@ -94,8 +96,11 @@ experiment = Experiment(
     main_metrics=("position", "smallest angle °"),
     grid=cnn9.experiment.grid,
     quick_grid=cnn9.experiment.quick_grid,
-    # All layers at width 16 and the better rate; the first and the last at width 64.
-    page_rows=({"width": (16,), "rate": (0.1,)}, {"width": (64,), "layer": (1, 11)}),
+    # The better rate: all layers at width 16; the first one and the most crowded one at width 64.
+    page_rows=(
+        {"width": (16,), "rate": (0.1,)},
+        {"width": (64,), "rate": (0.1,), "layer": (1, 10)},
+    ),
     page_metrics=("position", "smallest angle °"),
     x_axis="layer",
     transform=records_of_layers,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from experiments.records import Config, Value
 
 _MAIN = "half-space MHE s=2"
-_THREE = ("baseline", _MAIN, "position 0.1")
+_THREE = ("baseline", _MAIN, "position 0.1 (hidden)")
 
 
 class Setting(NamedTuple):
@@ -42,27 +42,28 @@ class Group(NamedTuple):
 
 
 GROUPS = (
+    Group("What does an energy gain at the papers' width and length?", "cnn9", _THREE, 3, {}),
     Group(
-        "What do the papers' regularizers gain with the papers' protocol?",
+        "What does it gain with the papers' loss, with which training starts late?",
+        "cnn9",
+        _THREE,
+        3,
+        {"loss": "bounded", "warmup": 0},
+    ),
+    Group(
+        "What do the papers' regularizers gain, and where do they act?",
         "cnn9",
         (
-            *("baseline", _MAIN, f"{_MAIN} (hidden)", f"{_MAIN} (classes)", "RP-CoMHE"),
-            *("position 0.1", "half-space MHE s=0", "MHS", "orthogonal", "SRIP"),
+            *(f"{_MAIN} (hidden)", f"{_MAIN} (classes)", "RP-CoMHE", "position 0.1"),
+            *("half-space MHE s=0", "MHS", "orthogonal", "SRIP"),
         ),
         3,
         {},
     ),
     Group(
-        "Does the gain remain with a warm-up, with which all runs start to learn at once?",
-        "cnn9",
-        _THREE,
-        3,
-        {"warmup": 500},
-    ),
-    Group("What if one class is rare?", "imbalanced_cnn9", _THREE, 3, {"imbalance": "single"}),
-    Group(
         "What if most classes are rare?", "imbalanced_cnn9", _THREE, 3, {"imbalance": "multiple"}
     ),
+    Group("What if one class is rare?", "imbalanced_cnn9", _THREE, 3, {"imbalance": "single"}),
     *(
         Group("Does the gain depend on the width?", "cnn9", _THREE[:2], 3, {"width": width})
         for width in (16, 32, 128, 256)
@@ -70,7 +71,7 @@ GROUPS = (
     Group(
         "Is it the same for a residual network?",
         "resnet32",
-        ("baseline", _MAIN, "RP-CoMHE", "position 0.1"),
+        (*_THREE, "RP-CoMHE"),
         3,
         # A step has four times the operations of one of CNN-9.
         {"steps": 20_000},
@@ -107,6 +108,7 @@ def training(data: str, setting: Setting, quick: bool) -> Config:
         "data": data,
         "trainer": "scan",
         "precision": "bfloat16",
+        "loss": "cross-entropy",
         **sizes,
         **setting._asdict(),
     }

@@ -17,7 +17,8 @@ Record = dict[str, Any]
 _RENAMED_VALUES: dict[tuple[str, Value], Value] = {("head", "normalised"): "normalized"}
 # Parts of configs that older records lack, by experiment, with the values of those runs.
 _ADDED_PARTS: dict[str, Config] = {
-    "cnn9": {"warmup": 0, "trainer": "fit", "precision": "float32"},
+    "cnn9": {"warmup": 0, "trainer": "fit", "precision": "float32", "loss": "cross-entropy"},
+    "imbalanced_cnn9": {"loss": "cross-entropy"},
     "imbalance": {"optimizer": "sgd", "rate": 0.02},
 }
 

@@ -86,6 +86,7 @@ def test_bfloat16_layers_keep_kernels_and_energies_in_float32():
         ({"imbalance": "all"}, r"imbalance is one of single, multiple\. Received: all"),
         ({"trainer": "loop"}, r"trainer is one of fit, scan\. Received: loop"),
         ({"precision": "half"}, r"precision is one of float32, bfloat16\. Received: half"),
+        ({"loss": "hinge"}, r"loss is one of cross-entropy, bounded\. Received: hinge"),
     ],
 )
 def test_configs_that_cannot_be_used_raise(parts, message):
