@@ -22,7 +22,7 @@ from workloads.protocol import BoundedCrossEntropy
 IMBALANCES = ("single", "multiple")
 _TRAINERS = ("fit", "scan")
 # Policies of Keras. Variables and energies remain in float32.
-_PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 _LOSSES: dict[str, Callable[[], keras.losses.Loss]] = {
     "cross-entropy": lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     "bounded": BoundedCrossEntropy,
@@ -87,7 +87,7 @@ def _train(model: keras.Model, config: Config, source: str, callback: Any) -> No
         scan.fit(model, *_images_on_device(source), chosen, REPORTS, steps, seed, [callback])
 
 
-def _check(config: Config, labels: np.ndarray) -> None:
+def check(config: Config, labels: np.ndarray) -> None:
     """Raises an error for parts of a config that cannot be used."""
     if int(config["steps"]) % REPORTS:
         raise InputError(f"Steps must be a multiple of {REPORTS}. Received: {config['steps']}")
@@ -99,7 +99,7 @@ def _check(config: Config, labels: np.ndarray) -> None:
     known = {
         "imbalance": IMBALANCES,
         "trainer": _TRAINERS,
-        "precision": tuple(_PRECISIONS),
+        "precision": tuple(PRECISIONS),
         "loss": tuple(_LOSSES),
     }
     for part, values in known.items():
@@ -115,9 +115,9 @@ def _check(config: Config, labels: np.ndarray) -> None:
 def train_and_test(network: Callable[..., keras.Model], config: Config, source: str) -> Outcome:
     """Trains once; measures accuracy on all test images, and the kernels during training."""
     images = load_images(source)
-    _check(config, images.y)
+    check(config, images.y)
     schedule = StepDecay(float(config["rate"]), int(config["steps"]), int(config["warmup"]))
-    with dtype_policy(_PRECISIONS[str(config["precision"])]):
+    with dtype_policy(PRECISIONS[str(config["precision"])]):
         model = build_model(
             network,
             str(config["variant"]),

@@ -65,7 +65,7 @@ def test_imbalance_cuts_classes_and_keeps_the_order_of_the_rest(imbalance, fract
 
 
 def test_bfloat16_layers_keep_kernels_and_energies_in_float32():
-    with cnn9.dtype_policy(cnn9._PRECISIONS["bfloat16"]):
+    with cnn9.dtype_policy(cnn9.PRECISIONS["bfloat16"]):
         model = cnn9.build_model(cnn9.cnn9, "half-space MHE s=2", 2, 10, 0.1)
     assert keras.config.dtype_policy().name == "float32"
     assert model.layers[0].compute_dtype == "bfloat16"

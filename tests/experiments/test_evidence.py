@@ -116,7 +116,7 @@ class TestRules:
         assert shown["imbalance"] == {"balanced accuracy %": ""}
         assert list(shown["pruning"]) == ["all neurons %", "random half %"]
         without = {name for name, metrics in shown.items() if not metrics}
-        assert without == {"gan", "correlation", "codebook"}
+        assert without == {"gan", "correlation", "codebook", "plateau"}
         for name, metrics in shown.items():
             assert set(metrics) <= set(experiments[name].main_metrics)
 
