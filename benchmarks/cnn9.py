@@ -7,6 +7,7 @@ import numpy as np
 
 import keras_mhe
 from benchmarks.contenders import papers_formula
+from benchmarks.lazy import skips_energies
 from benchmarks.timing import interleaved_times, microseconds_per_kernel, time_and_ratio
 from keras_mhe._backend import on_cpu
 from workloads.cnn9 import cnn9
@@ -26,7 +27,12 @@ class PapersFormula(keras.Regularizer):
 REGULARIZERS = {
     "L2": (None, None),
     "keras_mhe": (keras_mhe.HalfSpaceMHE(1.0), keras_mhe.MHE(10.0)),
+    "keras_mhe, skipped": (keras_mhe.HalfSpaceMHE(1.0), keras_mhe.MHE(10.0)),
     "RP-CoMHE": (keras_mhe.CoMHE(), keras_mhe.MHE(10.0)),
+    "RP-CoMHE, signs": (
+        keras_mhe.CoMHE(projection=keras_mhe.RandomProjection(distribution="sign")),
+        keras_mhe.MHE(10.0),
+    ),
     "papers": (PapersFormula(1.0, True), PapersFormula(10.0, False)),
 }
 
@@ -48,6 +54,7 @@ def measure(quick: bool) -> list[dict[str, Any]]:
             name: cnn9(*regularizers, width, jit_compile)
             for name, regularizers in REGULARIZERS.items()
         }
+        skips_energies(models["keras_mhe, skipped"])
         times, _ = interleaved_times(
             {name: lambda m=m: m.train_on_batch(images, labels) for name, m in models.items()},
             rounds=3 if quick else 15,

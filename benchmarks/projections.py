@@ -46,6 +46,7 @@ def measure(quick: bool) -> list[dict[str, Any]]:
     functions = {
         "one projection": lambda kernel: single.energy(kernel, state),
         "random": CoMHE(projection=RandomProjection(DIM, COUNT)),
+        "random, signs": CoMHE(projection=RandomProjection(DIM, COUNT, distribution="sign")),
         "adversarial": _training_step(CoMHE(projection=AdversarialProjection(DIM)), state),
         "angle": _training_step(CoMHE(projection=AngleProjection(DIM)), state),
     }
@@ -57,7 +58,7 @@ def measure(quick: bool) -> list[dict[str, Any]]:
         rounds=3 if quick else 15,
         min_seconds=0.02 if quick else 0.2,
     )
-    references = {"products": "products", "random": "products"}
+    references = dict.fromkeys(("products", "random", "random, signs"), "products")
     return [
         {
             "shape": list(shape),

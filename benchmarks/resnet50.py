@@ -10,8 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from benchmarks.lazy import skips_energies
 from benchmarks.timing import interleaved_times, microseconds_per_kernel, time_and_ratio
-from keras_mhe import MHE, CoMHE, HalfSpaceMHE, regularize
+from keras_mhe import MHE, CoMHE, HalfSpaceMHE, RandomProjection, regularize
 from keras_mhe._backend import on_cpu
 from workloads.precision import dtype_policy
 
@@ -19,7 +20,9 @@ from workloads.precision import dtype_policy
 ENERGIES = {
     "exact": (HalfSpaceMHE(1.0), MHE(10.0)),
     "sample=256": (HalfSpaceMHE(1.0, sample=256), MHE(10.0, sample=256)),
+    "skipped": (HalfSpaceMHE(1.0), MHE(10.0)),
     "RP-CoMHE": (CoMHE(1.0), MHE(10.0)),
+    "RP-CoMHE, signs": (CoMHE(1.0, projection=RandomProjection(distribution="sign")), MHE(10.0)),
 }
 
 
@@ -42,10 +45,14 @@ def _network(energies: str, size: int) -> _Network:
         kernels = sum(row.action == "regularized" for row in table.rows)
     seconds = time.perf_counter() - start
     model.compile("sgd", "sparse_categorical_crossentropy")
+    if energies == "skipped":
+        skips_energies(model)
     return _Network(model, kernels, seconds)
 
 
-def measure(quick: bool, energies: Sequence[str] = ("exact", "sample=256")) -> list[dict[str, Any]]:
+def measure(
+    quick: bool, energies: Sequence[str] = ("exact", "sample=256", "skipped")
+) -> list[dict[str, Any]]:
     """Returns a row for each kind of energies: seconds of a step, `regularize`, compilation."""
     batch, size = (2, 64) if quick else (32, 224) if on_cpu() else (256, 224)
     rng = np.random.default_rng(0)

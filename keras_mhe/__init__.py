@@ -7,7 +7,7 @@ from keras_mhe.analysis import EnergyMonitor, energy_report
 from keras_mhe.energies import batch_energy, class_energy, hyperspherical_energy
 from keras_mhe.initializers import MinimumEnergy, prototypes
 from keras_mhe.layers import HypersphericalRegularization, Uniformity
-from keras_mhe.models import FactorSchedule, regularize, unregularize
+from keras_mhe.models import EnergyEvery, FactorSchedule, regularize, unregularize
 from keras_mhe.regularizers import (
     MGD,
     MHC,
@@ -35,6 +35,7 @@ __all__ = [
     "AdversarialProjection",
     "AngleProjection",
     "CoMHE",
+    "EnergyEvery",
     "EnergyMonitor",
     "FactorSchedule",
     "GroupProjection",

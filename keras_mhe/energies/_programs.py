@@ -184,6 +184,13 @@ def _weighted(matrix: Tensor, factor: Tensor, *arguments: Any) -> tuple[Tensor, 
     return loss, tangent * scale
 
 
+def _weighted_unless_zero(matrix: Tensor, factor: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    def nothing() -> tuple[Tensor, Tensor]:
+        return ops.zeros_like(factor), ops.zeros_like(matrix)
+
+    return ops.cond(factor != 0, lambda: _weighted(matrix, factor, *arguments), nothing)
+
+
 @dataclass(frozen=True)
 class EnergyProgram:
     """A function that computes an energy and its gradient, together with its arguments.
@@ -217,7 +224,14 @@ class EnergyProgram:
             by_parts=self.by_parts,
         )
 
-    def loss(self, matrix: Tensor, factor: Any, force: float | None, offset: float = 0.0) -> Tensor:
+    def loss(
+        self,
+        matrix: Tensor,
+        factor: Any,
+        force: float | None,
+        offset: float = 0.0,
+        lazy: bool = False,
+    ) -> Tensor:
         """`factor * (energy - offset)`, as a differentiable scalar tensor.
 
         Args:
@@ -226,9 +240,10 @@ class EnergyProgram:
             force: if not None, the gradient of this loss is bounded, as in `bound_shares`. An
                 upstream gradient, such as the scale of a loss in float16, is multiplied later.
             offset: energy at which the loss is zero.
+            lazy: whether to compute nothing while the factor is zero.
         """
         return _value_with_gradient(
-            _weighted,
+            _weighted_unless_zero if lazy else _weighted,
             matrix,
             ops.cast(factor, matrix.dtype),
             *self.others,

@@ -192,22 +192,26 @@ class FactorSchedule(keras.callbacks.Callback):
         for variable in self._variables[own]:
             variable.assign(number)
 
+    def _move_all(self, number: int, unit: str) -> None:
+        """Assigns the values of the schedule for an epoch or a step."""
+        for own in self._variables:
+            value = self.schedule(number) if own is None else self.schedule(number, own)
+            self._move(own, value, f"{unit} {number}")
+
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self._by_steps:
             # A model may use other optimizers than its own.
             self._before = trained_batches(self.model) or self._next
             self._per_update = batches_per_update(self.model)
-            return
-        for own in self._variables:
-            value = self.schedule(epoch) if own is None else self.schedule(epoch, own)
-            self._move(own, value, f"epoch {epoch}")
+        else:
+            self._move_all(epoch, "epoch")
 
     def _before_batch(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._next = self._before + batch + 1
         step = (self._before + batch) // self._per_update
         if self._may_read_weights:
             self._collect_state()
-        self._move(None, self.schedule(step), f"step {step}")
+        self._move_all(step, "step")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if logs is None:

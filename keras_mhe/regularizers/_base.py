@@ -26,6 +26,16 @@ def _is_zero(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0
 
 
+def make_lazy(factor: keras.Variable) -> None:
+    """Makes training steps that are compiled later compute no energy while the factor is zero."""
+    factor.keras_mhe_lazy = True
+
+
+def is_lazy(factor: Any) -> bool:
+    """Whether steps compute no energy while the factor is zero."""
+    return getattr(factor, "keras_mhe_lazy", False)
+
+
 def refuse_activities(regularizer: Any) -> None:
     """Raises if a regularizer is used as `activity_regularizer`."""
     if is_activity():
@@ -259,8 +269,8 @@ class HypersphericalRegularizer(Addable):
         if self.bounded:
             moving = math.prod(groups) * self.moving(n)
             force = largest_force(n, dimension, self.half_space, moving)
-        program = self.program(matrix, state)
-        return as_loss(program.loss(matrix, factor * weight, force, offset))
+        program, lazy = self.program(matrix, state), is_lazy(factor)
+        return as_loss(program.loss(matrix, factor * weight, force, offset, lazy))
 
     def loss(self, kernel: Tensor) -> Tensor:
         """The weighted energy of a kernel."""
