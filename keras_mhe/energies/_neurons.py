@@ -172,7 +172,7 @@ def neuron_norms(square: Tensor, largest: Tensor, n: Any = None) -> tuple[Tensor
 def _corrected(unit: Tensor) -> Tensor:
     """Corrects the lengths of unit neurons in which roots and quotients were approximated.
 
-    XLA approximates both on a GPU. If all lengths are too large by a last digit, the energy of
+    On a GPU, XLA may approximate both. If all lengths are too large by a last digit, the energy of
     2,000 neurons of three coordinates changes by 5e-5. Sums and products are rounded correctly.
     """
     return unit * (1.5 - 0.5 * ops.sum(ops.square(unit), axis=-2, keepdims=True))

@@ -15,7 +15,8 @@ class EnergyEvery(FactorSchedule):
 
     `loss = k * factor * energy(neurons)` if the step is a multiple of k, and 0 otherwise. The mean
     over steps is that of training without this callback, and the energies take 1/k of the time.
-    Neurons move little in a few steps, so the gradients hardly differ.
+    Neurons move little in a few steps, so the gradients hardly differ. The factor is the number
+    with which a regularizer was created, as in `FactorSchedule`.
 
     A step is an update of the optimizer. With `steps_per_execution=m`, energies are computed in
     all m steps of every k-th execution. In validation, the loss has the factors themselves, as it
