@@ -86,8 +86,8 @@ class TestRandomProjection:
         assert np.all(np.abs(draws) == 1)
         rows = draws.reshape(-1, d)
         assert len(np.unique(rows, axis=0)) == len(rows)
-        # Each has a deviation of at most 0.035. The mean of a coordinate does not matter: the sign of
-        # a row changes no angle.
+        # Each has a deviation of at most 0.035. The mean of a coordinate does not matter: angles do
+        # not depend on the sign of a row.
         correlation = rows.T @ rows / len(rows)
         assert np.abs(correlation - np.eye(d)).max() < 0.18
 
