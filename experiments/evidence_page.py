@@ -105,11 +105,15 @@ def papers_table(rows: list[Row]) -> str:
     return TextTable(headings, table).to_markdown()
 
 
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else f"{value:,}"
+
+
 def conditions_table(rows: list[Row]) -> str:
     """Returns how the papers' runs and ours on balanced images were made."""
     parts = list(papers_results.CONDITION)
     headings = ["runs", "data", *parts, "trained by", "accuracy of the baseline, %", "pairs"]
-    papers = [f"{value:,}" for value in papers_results.CONDITION.values()]
+    papers = map(_text, papers_results.CONDITION.values())
     table = [["papers", "CIFAR-100", *papers, "papers' programs"]]
     table[0] += [f"{papers_results.BASELINE:.2f}", "one run each"]
     pairs: dict[str, tuple[Row, int]] = {}
@@ -118,7 +122,7 @@ def conditions_table(rows: list[Row]) -> str:
             key = config_key(row.condition)
             pairs[key] = row, max(row.pairs, pairs.get(key, (row, 0))[1])
     for row, count in pairs.values():
-        values = [f"{row.condition[part]:,}" for part in parts]
+        values = [_text(row.condition[part]) for part in parts]
         trainer = f"{row.condition['trainer']}, {row.condition['precision']}"
         data = part_text("data", row.condition["data"])
         table.append(["ours", data, *values, trainer, str(row.baseline), str(count)])
