@@ -31,7 +31,7 @@ root = Path(__file__).parents[2]
 HELPS, HARMS, UNCLEAR = (1.0, 1.1, 1.2), (-1.0, -1.1, -1.2), (-1.0, 0.0, 1.1)
 IMBALANCE = {"data": "digits", "passes": 40, "features": 8, "backend": "jax"}
 CNN9 = {"data": "cifar10", "width": 16, "images": 10, "steps": 20, "rate": 0.1, "backend": "jax"}
-CNN9 |= {"trainer": "fit", "precision": "float32"}
+CNN9 |= {"trainer": "fit", "precision": "float32", "loss": "cross-entropy"}
 
 
 @pytest.fixture
@@ -305,6 +305,6 @@ class TestPage:
         [line] = [line for line in page.papers_table(rows).splitlines() if "RP-CoMHE" in line]
         assert "| 75.59 | +5.85 |" in line
         assert "3 pairs: +1.10 (" in line
-        assert "| ours | CIFAR-10 | 10 | 16 | 20 | 0.1 | 0 | fit, float32 |" in (
+        assert "| ours | CIFAR-10 | 10 | 16 | 20 | 0.1 | 0 | cross-entropy | fit, float32 |" in (
             page.conditions_table(rows)
         )
