@@ -85,7 +85,7 @@ def package_values(case):
     kernel = normals(*case["shape"], seed=case["seed"], dtype="float64") * case.get("scale", 1)
     draws = keras.ops.convert_to_tensor(projections_of(case)) if "pn" in case else None
     # Without `fresh_programs`, other tests would run programs that contain these projections.
-    with mock.patch.object(_projections, "_draw", return_value=draws), fresh_programs():
+    with mock.patch.object(_projections._Draw, "projections", return_value=draws), fresh_programs():
         value, gradient = value_and_gradient(
             lambda k: regularizer.energy(neuron_matrix(k), state), kernel.astype("float32")
         )

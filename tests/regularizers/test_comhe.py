@@ -118,7 +118,7 @@ class TestPaperValues:
         if row["kind"] == "random":
             projection = RandomProjection(dim, count)
             drawn = keras.ops.convert_to_tensor(projections)
-            monkeypatch.setattr(projections_module, "_draw", lambda *_: drawn)
+            monkeypatch.setattr(projections_module._Draw, "projections", lambda *_: drawn)
         else:
             projection = learned[row["kind"]](dim, learning_rate=row["lr"])
         layer = keras.layers.Conv2D(shape[-1], shape[0])
