@@ -176,7 +176,7 @@ class TestEveryExperiment:
         "name",
         [
             *("starts", "crowding", "sphereface_plus", "gan", "finetuning"),
-            *("unlabeled", "codebook", "pruning"),
+            *("unlabeled", "codebook", "pruning", "plateau"),
         ],
     )
     def test_a_quick_run_gives_finite_metrics(self, name):
