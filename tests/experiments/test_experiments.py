@@ -38,6 +38,7 @@ report, runner, tables = map(module, ("report", "runner", "tables"))
 
 names = ["cnn9", "imbalance", "starts", "crowding", "sphereface_plus", "gan", "correlation"]
 names += ["finetuning", "optimizers", "unlabeled", "codebook", "pruning", "imbalanced_cnn9"]
+names += ["plateau"]
 
 
 def experiment(name):
