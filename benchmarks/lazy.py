@@ -6,7 +6,7 @@ from keras_mhe import EnergyEvery
 
 
 def skips_energies(model: keras.Model) -> keras.Model:
-    """Puts a model with energies into the state between two steps of `EnergyEvery` that have any.
+    """Puts a model into the state in which `EnergyEvery` computes no energies.
 
     With `EnergyEvery(k)`, one of k steps takes as long as without it, and the others as those of
     this model.

@@ -1,5 +1,6 @@
 """Gradient steps of a learned projection, and the energy after one more step, in closed form."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -239,6 +240,32 @@ def value_and_tangent_after_step(
     return value, tangent_part(unit, total), reciprocal
 
 
+def value_and_tangent_through(
+    matrix: Tensor,
+    project: Callable[[Tensor], Tensor],
+    project_back: Callable[[Tensor], Tensor],
+    count: int,
+    potential: Potential,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean energy of the neurons under constant linear maps, and its gradient.
+
+    Args:
+        matrix: tensor of shape `(d, n)` or `(groups, d, n)`.
+        project: function from neurons to their projections under all maps, one below the other.
+        project_back: the transpose of `project`.
+        count: number of maps, all to the same number of dimensions.
+        potential: energy of a pair of projected neurons.
+    """
+    unit, reciprocal = unit_neurons(matrix)
+    points = project(unit)
+    *batch, rows, n = points.shape
+    value, gradient = value_and_gradient(
+        ops.reshape(points, (*batch, count, rows // count, n)), potential
+    )
+    direction_gradient = project_back(ops.reshape(gradient, (*batch, rows, n)))
+    return value, tangent_part(unit, direction_gradient), reciprocal
+
+
 def projected_value_and_tangent(
     matrix: Tensor, projections: Tensor, potential: Potential
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -249,11 +276,12 @@ def projected_value_and_tangent(
         projections: tensor of shape `(count, p, d)`.
         potential: energy of a pair of projected neurons.
     """
-    unit, reciprocal = unit_neurons(matrix)
-    *batch, d, n = matrix.shape
-    count, p, _ = projections.shape
+    count, p, d = projections.shape
     rows = ops.reshape(projections, (count * p, d))
-    points = ops.reshape(matmul(rows, unit), (*batch, count, p, n))
-    value, gradient = value_and_gradient(points, potential)
-    direction_gradient = _transposed_product(rows, ops.reshape(gradient, (*batch, count * p, n)))
-    return value, tangent_part(unit, direction_gradient), reciprocal
+    return value_and_tangent_through(
+        matrix,
+        functools.partial(matmul, rows),
+        functools.partial(_transposed_product, rows),
+        count,
+        potential,
+    )

@@ -11,9 +11,8 @@ from keras import ops
 from keras_mhe._backend import matmul, normals
 from keras_mhe._random import seed_of
 from keras_mhe._typing import Tensor
-from keras_mhe.energies._neurons import tangent_part, unit_neurons
-from keras_mhe.energies._pairs import value_and_gradient
 from keras_mhe.energies._potential import Potential
+from keras_mhe.regularizers._projection_steps import value_and_tangent_through
 
 # The rows of one projection are at most this share of the rows of the transform. With a larger
 # share, rows are less independent of each other, and angles vary less than with normal numbers.
@@ -176,12 +175,13 @@ def sign_projected_value_and_tangent(
         number: as in `seed_of`.
         stream: as in `seed_of`.
     """
-    unit, reciprocal = unit_neurons(matrix)
-    *batch, d, n = matrix.shape
-    transform, rows = SignTransform.of(d, count, dim), count * dim
+    transform = SignTransform.of(matrix.shape[-2], count, dim)
     dtype = keras.backend.standardize_dtype(matrix.dtype)
     signs, order = transform.draw(dtype, number, stream)
-    points = transform.project(unit, signs, order[:rows])
-    value, gradient = value_and_gradient(ops.reshape(points, (*batch, count, dim, n)), potential)
-    gradient = ops.reshape(gradient, (*batch, rows, n))
-    return value, tangent_part(unit, transform.project_back(gradient, signs, order)), reciprocal
+    return value_and_tangent_through(
+        matrix,
+        lambda unit: transform.project(unit, signs, order[: count * dim]),
+        lambda gradient: transform.project_back(gradient, signs, order),
+        count,
+        potential,
+    )

@@ -37,8 +37,8 @@ classifiers, comparison, data, records = map(
 report, runner, tables = map(module, ("report", "runner", "tables"))
 
 names = ["cnn9", "imbalance", "starts", "crowding", "sphereface_plus", "gan", "correlation"]
-names += ["finetuning", "optimizers", "unlabeled", "codebook", "pruning", "imbalanced_cnn9"]
-names += ["plateau"]
+names += ["finetuning", "optimizers", "unlabeled", "codebook", "pruning"]
+names += ["imbalanced_cnn9", "plateau"]
 
 
 def experiment(name):
