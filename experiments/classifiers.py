@@ -1,6 +1,6 @@
 """Small classifiers: hidden layers, features of few dimensions, a class vector for each class."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -117,8 +117,12 @@ def fit(
     rate: float | None = None,
     loss: Any = None,
     optimizer: str = "sgd",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
-    """Trains with cosine decay of the learning rate; all passes are one epoch of Keras."""
+    """Trains with cosine decay of the learning rate; all passes are one epoch of Keras.
+
+    With callbacks, an execution is one step, so that they may act at each one.
+    """
     chosen = optimizer_named(optimizer)
     rate = chosen.rate if rate is None else rate
     rng = np.random.default_rng(seed)
@@ -129,9 +133,11 @@ def fit(
         chosen.make(keras.optimizers.schedules.CosineDecay(rate, steps)),
         loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         # A divisor of the steps: a remainder would need another program to compile.
-        steps_per_execution=next(n for n in range(10, 0, -1) if steps % n == 0),
+        steps_per_execution=1 if callbacks else next(n for n in range(10, 0, -1) if steps % n == 0),
     )
-    model.fit(x[order], y[order], batch_size=batch, shuffle=False, verbose=0)
+    model.fit(
+        x[order], y[order], batch_size=batch, shuffle=False, verbose=0, callbacks=[*callbacks]
+    )
 
 
 def predict(

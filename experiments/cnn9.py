@@ -1,7 +1,7 @@
 """CNN-9 on CIFAR with the papers' protocol, and one regularizer on all of its kernels."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -72,19 +72,21 @@ def _images_on_device(source: str) -> tuple[Any, Any]:
     )
 
 
-def _train(model: keras.Model, config: Config, source: str, callback: Any) -> None:
+def _train(
+    model: keras.Model, config: Config, source: str, callbacks: list[keras.callbacks.Callback]
+) -> None:
     """Trains in `REPORTS` epochs of Keras, whatever the number of images."""
     seed, steps = int(config["seed"]), int(config["steps"]) // REPORTS
     images = load_images(source)
     chosen = training_images(config, images.y)
     if config["trainer"] == "fit":
         batches = AugmentedImages(scaled(images.x[chosen]), images.y[chosen], steps, seed)
-        model.fit(batches, epochs=REPORTS, shuffle=False, verbose=0, callbacks=[callback])
+        model.fit(batches, epochs=REPORTS, shuffle=False, verbose=0, callbacks=callbacks)
     else:
         # It needs JAX, `fit` does not.
         from workloads import scan
 
-        scan.fit(model, *_images_on_device(source), chosen, REPORTS, steps, seed, [callback])
+        scan.fit(model, *_images_on_device(source), chosen, REPORTS, steps, seed, callbacks)
 
 
 def check(config: Config, labels: np.ndarray) -> None:
@@ -112,7 +114,12 @@ def check(config: Config, labels: np.ndarray) -> None:
         )
 
 
-def train_and_test(network: Callable[..., keras.Model], config: Config, source: str) -> Outcome:
+def train_and_test(
+    network: Callable[..., keras.Model],
+    config: Config,
+    source: str,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> Outcome:
     """Trains once; measures accuracy on all test images, and the kernels during training."""
     images = load_images(source)
     check(config, images.y)
@@ -127,7 +134,7 @@ def train_and_test(network: Callable[..., keras.Model], config: Config, source: 
             str(config["loss"]),
         )
     monitor = EnergyMonitor()
-    _train(model, config, source, monitor)
+    _train(model, config, source, [monitor, *callbacks])
     logits = model.predict(scaled(images.x_test), batch_size=1000, verbose=0)
     correct = 100 * (logits.argmax(axis=-1) == images.y_test)
     curves = curves_of(monitor)

@@ -1,5 +1,6 @@
 """Long-tailed digits and CIFAR-10: for which dimensions and factors MHE improves accuracy."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -70,7 +71,9 @@ def _mean_length(vectors: Any, axis: int) -> float:
     return np.linalg.norm(keras.ops.convert_to_numpy(vectors), axis=axis).mean()
 
 
-def run(config: Config, source: str) -> Outcome:
+def train_and_test(
+    config: Config, source: str, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> Outcome:
     """Trains once on a long-tailed training set."""
     optimizer = str(config["optimizer"])
     l2 = optimizer_named(optimizer).l2
@@ -79,7 +82,16 @@ def run(config: Config, source: str) -> Outcome:
     head = class_vectors(CLASSES, VARIANTS[str(config["variant"])], l2)
     model = keras.Sequential([features, head])
     passes, rate = int(config["passes"]), float(config["rate"])
-    fit(model, images.x, images.y, seed, passes, rate=rate, optimizer=optimizer)
+    fit(
+        model,
+        images.x,
+        images.y,
+        seed,
+        passes,
+        rate=rate,
+        optimizer=optimizer,
+        callbacks=callbacks,
+    )
     points, predictions = predict(features, head, images.x_test)
     return Outcome(
         {
@@ -90,6 +102,11 @@ def run(config: Config, source: str) -> Outcome:
             "training accuracy %": 100 * np.mean(predict(features, head, images.x)[1] == images.y),
         }
     )
+
+
+def run(config: Config, source: str) -> Outcome:
+    """Trains once with an energy of class vectors."""
+    return train_and_test(config, source)
 
 
 experiment = Experiment(

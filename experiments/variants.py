@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_mhe import MGD, MHC, MHE, MHP, MHS, RMHP, CoMHE, HalfSpaceMHE
+from keras_mhe import MGD, MHC, MHE, MHP, MHS, RMHP, CoMHE, HalfSpaceMHE, RandomProjection
 
 
 class Orthogonal(keras.Regularizer):
@@ -47,7 +47,7 @@ def _mhe(half_space: bool, distance: str, s: int) -> tuple[Any, Any]:
     return hidden, MHE(10 * factor, s, distance=distance, bounded=False)
 
 
-def _comhe(projection: str) -> tuple[Any, Any]:
+def _comhe(projection: Any) -> tuple[Any, Any]:
     return CoMHE(1.0, projection=projection, bounded=False), MHE(10.0, bounded=False)
 
 
@@ -78,6 +78,7 @@ VARIANTS: dict[str, Callable[[], tuple[Any, Any]]] = {
     **{f"angular MHE s={s}": partial(_mhe, False, "angular", s) for s in (0, 1, 2)},
     **{f"angular half-space MHE s={s}": partial(_mhe, True, "angular", s) for s in (0, 1, 2)},
     "RP-CoMHE": partial(_comhe, "random"),
+    "RP-CoMHE, signs": lambda: _comhe(RandomProjection(distribution="sign")),
     "AP-CoMHE": partial(_comhe, "angle"),
     "adversarial CoMHE": partial(_comhe, "adversarial"),
     "MHS": partial(_pair, MHS, 0.2, 1.0),

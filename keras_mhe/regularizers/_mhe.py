@@ -6,8 +6,10 @@ import keras
 
 from keras_mhe._typing import NeuronAxis, State, Tensor
 from keras_mhe.energies._batch import batch_program
+from keras_mhe.energies._drawn import DrawnProgram
 from keras_mhe.energies._energy import energy_program
-from keras_mhe.energies._minibatch import check_sample, sampled_program
+from keras_mhe.energies._minibatch import check_sample, check_sample_groups, sampled_program
+from keras_mhe.energies._neurons import check_axes
 from keras_mhe.energies._potential import PotentialSpec
 from keras_mhe.energies._programs import EnergyProgram
 from keras_mhe.regularizers._potential_base import PotentialRegularizer
@@ -52,6 +54,11 @@ class MHE(PotentialRegularizer):
             thousands of neurons. `None` means all pairs, as does a number that is not smaller than
             the number of neurons. With a Gaussian, only the mean under the logarithm is unbiased,
             and the loss is slightly too small on average.
+        sample_groups: number of these groups at each step. `None` means as many as the layer has.
+            With a number, all neurons of the groups are drawn independently, and only they have a
+            gradient. The loss is an unbiased estimate as well, in time and memory
+            `O(sample_groups * sample^2)`. `MHE(sample=256, sample_groups=1)` suits a large
+            embedding in a small model. Groups that would have more neurons than the layer cover it.
         softening: Euclidean distance below which the potential is continued linearly in the
             cosine, so that training does not diverge. `"auto"` chooses it from the numbers of
             neurons and coordinates, and 0 gives the singular potential. A Gaussian accepts only
@@ -96,6 +103,7 @@ class MHE(PotentialRegularizer):
         neuron_axis: NeuronAxis = None,
         groups: int | None = None,
         sample: int | None = None,
+        sample_groups: int | None = None,
         softening: float | str = "auto",
         scale: str = "energy",
         bounded: bool = True,
@@ -103,18 +111,35 @@ class MHE(PotentialRegularizer):
         spec = PotentialSpec(s, distance, half_space, softening, t)
         super().__init__(factor, spec, neuron_axis, groups, scale, bounded)
         self.sample = check_sample(sample)
+        self.sample_groups = check_sample_groups(sample_groups, self.sample)
 
-    def program(self, matrix: Tensor, state: State) -> EnergyProgram:
+    def _drawn(self, n: int) -> int | None:
+        """The number of neurons in all groups, or None if the groups cover the layer."""
+        if self.sample is None or self.sample_groups is None:
+            return None
+        return drawn if (drawn := self.sample * self.sample_groups) < n else None
+
+    def moving(self, n: int) -> int:
+        return self._drawn(n) or n
+
+    def program(self, matrix: Tensor, state: State) -> EnergyProgram | DrawnProgram:
         potential = self.spec.of_neurons(matrix)
         if self.sample is None:
             return energy_program(matrix, potential)
-        return sampled_program(matrix, potential, self.sample)
+        if self._drawn(matrix.shape[-1]) is None:
+            return sampled_program(matrix, potential, self.sample)
+        assert self.sample_groups is not None
+        as_rows = check_axes(self.neuron_axis, None)[0] in ((0,), (-2,))
+        return DrawnProgram(potential, self.sample_groups, self.sample, as_rows)
 
     def batch_program(self, points: Tensor, n: Any) -> EnergyProgram:
         return batch_program(points, n, self.spec)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "sample": self.sample}
+        config = {**super().get_config(), "sample": self.sample}
+        if self.sample_groups is not None:
+            config["sample_groups"] = self.sample_groups
+        return config
 
 
 @keras.saving.register_keras_serializable(package="keras_mhe")
@@ -140,6 +165,7 @@ class HalfSpaceMHE(MHE):
         groups: number of equal, contiguous groups of neurons, as in `MHE`. `None` means 1. The loss
             is the mean over groups. With a Gaussian, the mean is under the logarithm.
         sample: number of neurons in a random group, as in `MHE`. `None` means all pairs.
+        sample_groups: number of these groups at each step, as in `MHE`. `None` means all.
         softening: distance below which the potential is continued linearly, as in `MHE`.
         scale: unit of the loss, `"energy"` or `"position"`, as in `MHE`.
         bounded: whether to bound the gradient, as in `MHE`.
@@ -169,6 +195,7 @@ class HalfSpaceMHE(MHE):
         neuron_axis: NeuronAxis = None,
         groups: int | None = None,
         sample: int | None = None,
+        sample_groups: int | None = None,
         softening: float | str = "auto",
         scale: str = "energy",
         bounded: bool = True,
@@ -182,6 +209,7 @@ class HalfSpaceMHE(MHE):
             neuron_axis=neuron_axis,
             groups=groups,
             sample=sample,
+            sample_groups=sample_groups,
             softening=softening,
             scale=scale,
             bounded=bounded,

@@ -100,12 +100,14 @@ class TestSample:
             assert math.isfinite(value)
             assert np.all(np.isfinite(gradient))
 
+    @pytest.mark.parametrize("sample_groups", [None, 2])
     @on_compiled_and_other_steps
-    def test_training_steps_that_change_weights_draw_new_groups(self, jit_compile):
+    def test_training_steps_that_change_weights_draw_new_groups(self, jit_compile, sample_groups):
         def losses(rate):
+            energy = HalfSpaceMHE(1.0, sample=6, sample_groups=sample_groups)
             layer = keras.layers.Dense(
                 60,
-                kernel_regularizer=HalfSpaceMHE(1.0, sample=6),
+                kernel_regularizer=energy,
                 kernel_initializer=keras.initializers.RandomNormal(seed=1),
             )
             model = keras.Sequential([keras.Input((5,)), layer])
