@@ -29,7 +29,7 @@ from benchmarks import (
     memory,
     projections,
     reports,
-    resnet50,
+    steps,
     uniformity,
 )
 from benchmarks.plot import draw
@@ -125,15 +125,15 @@ def _step_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _network_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="Training step of ResNet50, every kernel regularized: time / time without")
-    names = ("energies", "batch", "images", "seconds", "ratio", "regularize", "compilation")
+    table = Table(title="Training steps, every kernel regularized: time / time without")
+    names = ("network", "energies", "batch", "seconds", "ratio", "regularize", "compilation")
     for column in names:
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(
+            row["network"],
             row["energies"],
             str(row["batch"]),
-            f"{row['size']} x {row['size']}",
             f"{row['seconds']:.4g}",
             _ratio(row),
             f"{row['regularize_seconds']:.2g} s",
@@ -247,7 +247,7 @@ def main(
         "batches": [],
         "memory": [],
         "cnn9": [],
-        "resnet50": [],
+        "steps": [],
         "reports": [],
         "compilation": {},
     }
@@ -268,8 +268,8 @@ def main(
         show(console, _memory_table(results["memory"]), quick)
     results["cnn9"] = cnn9.measure(quick)
     show(console, _step_table(results["cnn9"]), quick)
-    results["resnet50"] = resnet50.measure(quick)
-    show(console, _network_table(results["resnet50"]), quick)
+    results["steps"] = steps.measure(quick)
+    show(console, _network_table(results["steps"]), quick)
     results["reports"] = reports.measure(quick)
     show(console, _report_table(results["reports"]), quick)
     results["compilation"] = compilation.measure(quick)

@@ -16,7 +16,7 @@ from benchmarks import (
     kernels,
     precision,
     projections,
-    resnet50,
+    steps,
     sweep,
     trainer,
     uniformity,
@@ -55,8 +55,11 @@ def cases(quick: bool) -> list[Case]:
         case(f"kernels, {d} x {n}", 15.0, kernels.measure, (d, n), quick, True) for d, n in shapes
     ]
     found += [
-        case(f"ResNet50, {energies}", seconds, resnet50.measure, quick, [energies])
-        for energies, seconds in (("exact", 150.0), ("RP-CoMHE", 90.0))
+        case(f"{network}, {energies}", 90.0, steps.measure, quick, [network], [energies], 5)
+        for network, energies in (
+            *(("ResNet50", "exact"), ("ResNet50", "RP-CoMHE"), ("transformer", "default")),
+            *(("MobileNetV3", "default"), ("text", "default"), ("digits", "default")),
+        )
     ]
     found += [
         case("CNN-9", 120.0, cnn9.measure, quick),

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from keras_mhe.kernels._layer import ATTENTION, Kernel, own_kernels, parts_of
 from keras_mhe.kernels._model import ModelKernel
@@ -15,10 +15,28 @@ from keras_mhe.regularizers._separation import MHS
 # With 4,096 to 20,000 neurons of 32 to 512 coordinates, all pairs take 0.03 to 1.8 s, and random
 # groups of 1,024 take 0.02 to 0.5 s (two cores of an AMD EPYC, TensorFlow).
 MANY_NEURONS = 4096
-# The size of the random groups that the default regularizers of `regularize` use for more neurons.
+# The size of random groups in advice.
 SAMPLE = 1024
 # Energies of all pairs. Others compare each neuron with a pole or with its nearest neighbor only.
 _ALL_PAIRS = (MHE, CoMHE, MHS, MGD)
+
+
+class Sampling(NamedTuple):
+    """Random groups of neurons: arguments of `MHE`."""
+
+    sample: int
+    sample_groups: int | None
+
+    def __str__(self) -> str:
+        if self.sample_groups is None:
+            return f"random groups of {self.sample} neurons"
+        one = self.sample_groups == 1
+        number = "one random group" if one else f"{self.sample_groups} random groups"
+        return f"{number} of {self.sample} neurons"
+
+
+# Of the default energies of a kernel with many neurons whose shape is not known yet.
+UNBUILT = Sampling(256, 1)
 
 
 def expected_neurons(kernel: Kernel) -> int:
@@ -43,10 +61,10 @@ def has_many_neurons(found: ModelKernel) -> bool:
     return max(map(expected_neurons, kernels)) > MANY_NEURONS
 
 
-def of_random_groups(energy: MHE) -> MHE:
+def of_random_groups(energy: MHE, sampling: Sampling) -> MHE:
     """The same energy, of random groups."""
     energy = copy.copy(energy)
-    energy.sample = SAMPLE
+    energy.sample, energy.sample_groups = sampling
     return energy
 
 

@@ -15,8 +15,8 @@ from keras_mhe.layers._assigned import regularizer_of
 from keras_mhe.models._many_neurons import (
     MANY_NEURONS,
     SAMPLE,
+    Sampling,
     expected_neurons,
-    has_many_neurons,
     of_random_groups,
     takes_all_pairs,
 )
@@ -112,7 +112,7 @@ def _refusal(regularizer: Any, found: ModelKernel) -> str | None:
     return None
 
 
-def _note(found: ModelKernel, terms: MergedTerms, *, sampled: bool, slow: bool) -> str:
+def _note(found: ModelKernel, terms: MergedTerms, *, sampling: Sampling | None, slow: bool) -> str:
     notes = []
     energies = any(map(is_energy, (*terms.added, *terms.kept)))
     if terms.kept:
@@ -123,8 +123,8 @@ def _note(found: ModelKernel, terms: MergedTerms, *, sampled: bool, slow: bool) 
         notes.append("LoRA: " + ("energy of the effective kernel" if energies else "both factors"))
     elif found.kernel.variable is not None and not found.kernel.variable.trainable:
         notes.append(f"frozen: no {'energy' if energies else 'effect'} until it is trainable")
-    if sampled:
-        notes.append(f"many neurons: random groups of {SAMPLE}, not all pairs")
+    if sampling is not None:
+        notes.append(f"{sampling} at each step, because all pairs take long")
     elif slow:
         notes.append(f"many neurons: all pairs take long, `MHE(sample={SAMPLE})` is faster")
     return "; ".join(notes)
@@ -135,7 +135,7 @@ def plan_kernel(
     role: str,
     regularizer: Any,
     *,
-    is_default: bool,
+    sampling: Sampling | None,
     requested: bool,
     replaceable: set[int],
 ) -> Plan:
@@ -145,8 +145,8 @@ def plan_kernel(
         found: the kernel.
         role: `"hidden"` or `"output"`.
         regularizer: the regularizer for kernels of this role, or None.
-        is_default: whether it is the default, an `MHE`. Kernels with many neurons then get the
-            energy of random groups.
+        sampling: random groups of neurons in place of all pairs, or None. The regularizer is then
+            an `MHE`.
         requested: whether the caller selected layers by `where`.
         replaceable: ids of the layers that can be wrapped.
     """
@@ -172,8 +172,7 @@ def plan_kernel(
         return skip(reason)
 
     new, slow, counts, wrap = [], False, None, False
-    sampled = is_default and has_many_neurons(found)
-    for term in [of_random_groups(regularizer)] if sampled else terms:
+    for term in [of_random_groups(regularizer, sampling)] if sampling else terms:
         if isinstance(term, HypersphericalRegularizer):
             try:
                 adapted, axes = _for_kernel(term, found)
@@ -198,7 +197,7 @@ def plan_kernel(
                 return skip(reason)
         new.append(term)
     merged = merge_terms(terms_of(regularizer_of(found.kernel)), new)
-    note = _note(found, merged, sampled=sampled, slow=slow)
+    note = _note(found, merged, sampling=sampling, slow=slow)
     kept = merged.unchanged + merged.kept
     return Plan(found, role, note, True, merged.added, kept, wrap, slow, counts)
 

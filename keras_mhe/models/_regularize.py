@@ -21,7 +21,8 @@ from keras_mhe.kernels._roles import is_half_space, role_of
 from keras_mhe.layers import HypersphericalRegularization
 from keras_mhe.models._arguments import Regularizer, check_regularizer, has_energy
 from keras_mhe.models._assign import assign_regularizer, rollback_on_error
-from keras_mhe.models._many_neurons import MANY_NEURONS, SAMPLE
+from keras_mhe.models._costs import cheap_samplings, step_cost
+from keras_mhe.models._many_neurons import MANY_NEURONS, SAMPLE, Sampling
 from keras_mhe.models._plan import WRAPPED, Plan, plan_kernel, skip_partial_layers
 from keras_mhe.models._rebuild import rebuild_with, strategy_scope
 from keras_mhe.models._rows import rows_of
@@ -52,22 +53,31 @@ def _plans(
     """A plan for each kernel."""
     selected = layer_predicate(where, kernels)
     replaceable = {id(layer) for layer in replaceable_layers(model)}
-    plans = []
-    for found in kernels:
-        role = role_of(found, outputs)
-        if selected(found):
-            is_default = regularizers[role] is _default(role)
-            plan = plan_kernel(
-                found,
-                role,
-                _default_for(found, role) if is_default else regularizers[role],
-                is_default=is_default,
-                requested=where is not None,
-                replaceable=replaceable,
-            )
-        else:
-            plan = Plan(found, role, NOT_SELECTED)
-        plans.append(plan)
+    roles = [role_of(found, outputs) for found in kernels]
+
+    def plan(found: ModelKernel, role: str, sampling: Sampling | None = None) -> Plan:
+        if not selected(found):
+            return Plan(found, role, NOT_SELECTED)
+        is_default = regularizers[role] is _default(role)
+        return plan_kernel(
+            found,
+            role,
+            _default_for(found, role) if is_default else regularizers[role],
+            sampling=sampling,
+            requested=where is not None,
+            replaceable=replaceable,
+        )
+
+    plans = list(map(plan, kernels, roles))
+    by_default = [
+        each
+        for each in plans
+        if each.regularized and regularizers[each.role] is _default(each.role)
+    ]
+    sampling = cheap_samplings(by_default, step_cost(model, kernels))
+    for i, each in enumerate(plans):
+        if groups := sampling.get(id(each.found)):
+            plans[i] = plan(each.found, each.role, groups)
     return skip_partial_layers(plans)
 
 
@@ -173,9 +183,10 @@ def regularize(
     Kernels are the kernels of dense, convolutional, recurrent and attention layers, and embeddings.
     Biases and the weights of normalizations are no kernels, and stay as they are.
 
-    If a kernel has more than 4,096 neurons in a group, the default regularizers use random groups
-    of 1,024 neurons, `sample=1024`: all pairs would take longer than most training steps. A
-    regularizer that you pass stays as it is, and a warning says which kernels take long.
+    The default regularizers use random groups of neurons, `sample=` and `sample_groups=`, where all
+    pairs would make a training step more than a quarter longer. This is estimated from the shapes
+    of the model, for batches of 32 examples, and each such row says so. A regularizer that you pass
+    stays as it is. If it compares all pairs of more than 4,096 neurons, a warning says so.
 
     A regularizer that learns (`CoMHE(projection="angle")`, `MHP()`, ...) needs a wrapper around
     each layer. In this case the given model keeps its graph, and `.model` of the returned table is

@@ -39,8 +39,11 @@ def test_default_energies_of_many_neurons_use_random_groups_after_saving_too(tmp
     model = text_model()
     table = regularize(model)
     row = row_of(table, "words")
-    assert row.note == "many neurons: random groups of 1024, not all pairs"
-    assert (row.regularizer.sample, row.saved) == (1024, True)
+    sample = row.regularizer.sample
+    expected = f"one random group of {sample} neurons at each step, because all pairs take long"
+    assert row.note == expected
+    assert (row.regularizer.sample_groups, row.saved) == (1, True)
+    assert 64 <= sample <= 1024
     assert not row.regularizer.half_space
     assert row_of(table, "head").regularizer.sample is None
     # A second call changes nothing, and its note does not say that it replaces something.
@@ -49,7 +52,7 @@ def test_default_energies_of_many_neurons_use_random_groups_after_saving_too(tmp
     assert row_of(regularize(text_model(300)), "words").regularizer.sample is None
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert loaded.get_layer("words").embeddings_regularizer.sample == 1024
+    assert loaded.get_layer("words").embeddings_regularizer.sample == sample
     assert sum_of_losses(loaded) == pytest.approx(sum_of_losses(model), rel=1e-6)
     assert len(unregularize(model).rows) == 2
     assert model.losses == []
@@ -58,11 +61,11 @@ def test_default_energies_of_many_neurons_use_random_groups_after_saving_too(tmp
 def test_default_energies_of_an_output_layer_and_of_a_model_that_is_not_built():
     head = keras.Sequential([layers.Dense(4097, name="head")])
     later = row_of(regularize(head), "head")
-    assert (later.role, later.regularizer.sample, later.regularizer.factor) == ("output", 1024, 10)
+    assert (later.role, later.regularizer.sample, later.regularizer.factor) == ("output", 256, 10)
     head.build((None, 2))
-    assert row_of(regularize(head), "head").regularizer.sample == 1024
+    assert 64 <= row_of(regularize(head), "head").regularizer.sample <= 1024
     tokens = keras.Sequential([layers.Embedding(4097, 2, name="words"), layers.Flatten()])
-    assert row_of(regularize(tokens), "words").regularizer.sample == 1024
+    assert row_of(regularize(tokens), "words").regularizer.sample == 256
 
 
 def test_all_projections_of_attention_share_the_sampled_energy():
@@ -72,7 +75,9 @@ def test_all_projections_of_attention_share_the_sampled_energy():
     rows = [row for row in regularize(model).rows if row.layer == "attention"]
     assert {row.action for row in rows} == {"regularized"}
     assert {isinstance(row.regularizer, AttentionEnergy) for row in rows} == {True}
-    assert {row.regularizer.regularizer.sample for row in rows} == {1024}
+    energies = [row.regularizer.regularizer for row in rows]
+    assert len({energy.sample for energy in energies}) == 1
+    assert {energy.sample_groups for energy in energies} == {1}
     assert all(row.saved for row in rows)
 
 
