@@ -1,10 +1,10 @@
 """The hyperspherical energy of a kernel."""
 
-from keras_mhe._backend import compiles_apart, outside_torch_graphs
+from keras_mhe._backend import compiles_apart, has_compiler, on_cpu, outside_torch_graphs
 from keras_mhe._typing import NeuronAxis, Tensor
 from keras_mhe.energies._neurons import neuron_matrix
 from keras_mhe.energies._pair_sums import is_computed_at_once, panel_width
-from keras_mhe.energies._pairs import value_and_tangent, value_and_tangent_by_parts
+from keras_mhe.energies._pairs import value_and_tangent, value_and_tangent_by_mixing
 from keras_mhe.energies._potential import Potential, PotentialSpec
 from keras_mhe.energies._programs import EnergyProgram
 
@@ -12,10 +12,15 @@ from keras_mhe.energies._programs import EnergyProgram
 def energy_program(matrix: Tensor, potential: Potential) -> EnergyProgram:
     """The energy of all pairs of neurons, for a matrix `(d, n)` or `(groups, d, n)`."""
     by_matrix = panel_width(matrix.shape[-1]) is None
-    by_parts = by_matrix and compiles_apart() and is_computed_at_once(matrix.shape)
-    by_parts = by_parts and not potential.may_underflow
-    function = value_and_tangent_by_parts if by_parts else value_and_tangent
-    return EnergyProgram(function, (potential,), twice_differentiable=by_matrix, by_parts=by_parts)
+    # Elsewhere, two passes over the neurons are quicker than more operations on pairs.
+    by_mixing = by_matrix and has_compiler() and on_cpu() and is_computed_at_once(matrix.shape)
+    by_mixing = by_mixing and not potential.may_underflow
+    return EnergyProgram(
+        value_and_tangent_by_mixing if by_mixing else value_and_tangent,
+        (potential,),
+        twice_differentiable=by_matrix,
+        by_parts=by_mixing and compiles_apart(),
+    )
 
 
 @outside_torch_graphs

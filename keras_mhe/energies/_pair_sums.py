@@ -17,19 +17,74 @@ from keras_mhe.energies._potential import Potential
 _CPU_MATRIX, _CPU_PANEL, _EAGER_MATRIX = 1408, 704, 512
 # On an H100, wider panels were at most 8 % faster, and took up to four times the memory.
 _DEVICE_MATRIX, _DEVICE_PANEL = 4096, 4096
+# For fewer neurons, sums from one half of the matrix are not faster.
+_LEAST_FOLDED = 512
+
+
+def _is_folded(columns: Any, potential: Potential) -> bool:
+    """Whether to compute sums from one half of the matrix of cosines, apart from the slopes.
+
+    On a GPU, XLA computes all sums and slopes in one pass. Without a compiler, or if slopes are as
+    expensive as values, a second call of the potential costs more than it saves.
+    """
+    many = isinstance(columns, int) and columns >= _LEAST_FOLDED
+    return many and potential.cheap_slopes and has_compiler() and on_cpu()
+
+
+def _entries(columns: int, potential: Potential) -> int:
+    """The number of sums of one matrix."""
+    return columns - columns // 2 if _is_folded(columns, potential) else columns
+
+
+def _folded_sums(cosine: Tensor, potential: Potential, n: Any = None) -> Tensor:
+    """Sums of all energies from one half of the matrix, which is symmetric.
+
+    Two triangles fill a square: the pairs of the first half of the neurons above the diagonal, and
+    those of the last half below it. Beside it are the pairs of one neuron of each half. The middle
+    one of an odd number of neurons remains.
+    """
+    columns = cosine.shape[-1]
+    half, rest = columns // 2, columns - columns // 2
+    index = ops.arange(columns, dtype="int32")
+    row, column = index[:half, None], index[None, :half]
+    first, last = cosine[..., :half, :half], cosine[..., rest:, rest:]
+    own, _ = potential(ops.where(row < column, first, last))
+    across, _ = potential(cosine[..., :half, rest:])
+    apart = row != column
+    if n is not None:
+        apart = ops.logical_and(apart, ops.where(row < column, column, row + rest) < n)
+        across = ops.where(column + rest < n, across, 0.0)
+    sums = ops.sum(ops.where(apart, own, 0.0) + across, axis=-2)
+    if half < rest:
+        middle, _ = potential(cosine[..., half, :])
+        others = index != half
+        if n is not None:
+            others = ops.logical_and(others, ops.maximum(index, half) < n)
+        middle = ops.sum(ops.where(others, middle, 0.0), axis=-1, keepdims=True)
+        sums = ops.concatenate([sums, middle], axis=-1)
+    return 2.0 * sums
 
 
 def sums_and_slopes(
     cosine: Tensor, potential: Potential, n: Any = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums of the energies in each column, slopes that are zero on the diagonal, and the mask."""
-    index = ops.arange(ops.shape(cosine)[-1], dtype="int32")
+    """Sums of energies, which add up to that of all pairs, slopes, and the mask of pairs.
+
+    Slopes are zero outside of the mask.
+    """
+    columns = ops.shape(cosine)[-1]
+    index = ops.arange(columns, dtype="int32")
     value, slope = potential(cosine)
     mask = index[:, None] != index[None, :]
     if n is not None:
         mask = ops.logical_and(mask, ops.maximum(index[:, None], index[None, :]) < n)
-    sums = ops.sum(ops.where(mask, value, 0.0), axis=-2)
-    return sums, ops.where(mask, slope, 0.0), mask
+    if _is_folded(columns, potential):
+        sums = _folded_sums(cosine, potential, n)
+        # XLA overwrites the cosines with the slopes if these come last. Otherwise it needs another
+        # matrix, which costs as much as the sums.
+        total = ops.sum(sums)
+        return sums, ops.where(ops.logical_or(mask, total != total), slope, 0.0), mask
+    return ops.sum(ops.where(mask, value, 0.0), axis=-2), ops.where(mask, slope, 0.0), mask
 
 
 def _sums_by_matrix(unit: Tensor, potential: Potential, n: Any = None) -> tuple[Tensor, Tensor]:
@@ -82,7 +137,8 @@ def _sums_of_panels(
             left = panel(neurons, i)
             value, slope = potential(matmul(ops.swapaxes(left, -1, -2), right))
             # Each pair counts twice, once for each order. Only columns contain padding. Their
-            # sums are dropped below.
+            # sums are dropped below. Halves are added first, because sums are slow.
+            value = value[..., : width // 2, :] + value[..., width // 2 :, :]
             own_sums = own_sums + 2.0 * ops.sum(value, axis=-2, keepdims=True)
             change = matmul(right, ops.swapaxes(slope, -1, -2))
             gradient = write_slice(gradient, start(i), panel(gradient, i) + change)
@@ -187,7 +243,7 @@ def pair_sums(unit: Tensor, potential: Potential, n: Any = None) -> tuple[Tensor
         all_sums = write_slice(all_sums, start[:2], ops.reshape(own_sums, (chunk, -1)))
         return all_sums, write_slice(gradient, start, own_gradient)
 
-    entries = columns if width is None else -(-columns // width)
+    entries = _entries(columns, potential) if width is None else -(-columns // width)
     zeros = ops.zeros((sets, entries), dtype=keras.backend.standardize_dtype(unit.dtype))
     all_sums, gradient = ops.fori_loop(0, sets // chunk, body, (zeros, ops.zeros_like(unit)))
     return all_sums, ops.reshape(gradient, (*batch, dimension, columns))

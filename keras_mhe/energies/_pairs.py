@@ -22,6 +22,9 @@ from keras_mhe.energies._pair_sums import pair_sums, sums_and_slopes
 from keras_mhe.energies._potential import Potential
 from keras_mhe.energies._programs import program_for
 
+# For more neurons, the radial part takes less time as a pass over the neurons than over the pairs.
+_LARGEST_WITH_RADIAL_PART = 704
+
 
 def relative_to_closest(
     potential: Potential,
@@ -130,19 +133,21 @@ def _energy_and_mixing(gram: Tensor, norm: Tensor, potential: Potential) -> tupl
     cosine = rows * gram * columns
     sums, slope, mask = sums_and_slopes(cosine, potential)
     energy, weight = mean_over_points(sums, math.prod(batch) * n * (n - 1), n, potential)
+    # Each pair occurs once in the derivative, but the energy contains it in both orders.
+    if n > _LARGEST_WITH_RADIAL_PART:
+        return energy, 2.0 * weight * rows * slope
     # On the diagonal: minus the radial part of the derivative with respect to a unit neuron.
     radial = columns * ops.sum(slope * cosine, axis=-2, keepdims=True)
-    # Each pair occurs once in the derivative, but the energy contains it in both orders.
     return energy, 2.0 * weight * ops.where(mask, rows * slope, -radial)
 
 
-def value_and_tangent_by_parts(
+def value_and_tangent_by_mixing(
     matrix: Tensor, potential: Potential
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `value_and_tangent`, for a matrix with any number of coordinates, which may be unknown.
 
     With the scaled neurons X, the energy and a matrix M depend on the products `X^T X` only, and
-    `X M` is the tangent. XLA compiles the part between the two products.
+    `X M` is the tangent. If the model is not compiled, XLA compiles the part between the products.
     """
     scaled, largest = scaled_neurons(matrix)
     gram = matmul(ops.swapaxes(scaled, -1, -2), scaled)
@@ -150,4 +155,7 @@ def value_and_tangent_by_parts(
     norm, reciprocal = neuron_norms(square, largest)
     part = program_for(_energy_and_mixing, gram, norm, options=(potential,))
     value, mixing = part(gram, norm)
-    return value, matmul(scaled, mixing), reciprocal
+    mixed = matmul(scaled, mixing)
+    if matrix.shape[-1] > _LARGEST_WITH_RADIAL_PART:
+        mixed = tangent_part(scaled / norm, mixed)
+    return value, mixed, reciprocal

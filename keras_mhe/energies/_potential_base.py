@@ -23,6 +23,8 @@ class Potential(abc.ABC):
     antipodal: Any
     # Whether the mean may underflow in float32, unless values are relative to the largest of them.
     may_underflow = False
+    # Whether slopes take few operations without the values, and the values without the slopes.
+    cheap_slopes = False
 
     @abc.abstractmethod
     def __call__(self, cosine: Tensor) -> tuple[Tensor, Tensor]:

@@ -110,6 +110,11 @@ class RieszPotential(Potential):
         }.items():
             object.__setattr__(self, name, value)
 
+    @property
+    def cheap_slopes(self) -> bool:  # type: ignore[override]
+        """Whether values and slopes share no power, logarithm or angle."""
+        return not self.angular and self.power is not None
+
     def _lowest_gap(self) -> Any:
         """`1 + cosine` below which the slope of the angle is constant."""
         if not self.half_space:

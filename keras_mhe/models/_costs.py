@@ -27,7 +27,7 @@ _STEP, _UPDATE, _ENTRY, _PAIR = 5e7, 60, 100, 60
 # An energy that costs less is exact: a draw, which moves neurons in memory, would not be faster.
 _CHEAP = 1e8
 # The share of a step that other energies may add. Estimates are rough, and the limit is a quarter.
-_SHARE = 0.15
+_SHARE = 0.1
 # A group is at most so large, because its pairs are in memory at once. It has at least so many
 # neurons, a multiple of what suits the hardware.
 _LARGEST, _LEAST = 1024, 16

@@ -13,6 +13,7 @@ from keras_mhe._backend import outside_torch_graphs
 from keras_mhe._keras_internals import is_activity, is_low_rank_factor
 from keras_mhe._typing import NeuronAxis, Shape, State, Tensor
 from keras_mhe.energies._bound import largest_force
+from keras_mhe.energies._drawn import DrawnProgram
 from keras_mhe.energies._neurons import check_axes, neuron_matrix
 from keras_mhe.energies._programs import EnergyProgram
 
@@ -209,7 +210,7 @@ class HypersphericalRegularizer(Addable):
         """The state after a training step, for a matrix of neurons as in `program`."""
         return state
 
-    def program(self, matrix: Tensor, state: State) -> EnergyProgram:
+    def program(self, matrix: Tensor, state: State) -> EnergyProgram | DrawnProgram:
         """The program for the energy of a matrix of shape `(d, N)` or `(groups, d, N)`."""
         raise NotImplementedError
 

@@ -73,6 +73,43 @@ def by_matrix_and_by_panels(unit, potential, width):
     return [[keras.ops.convert_to_numpy(x) for x in result] for result in results]
 
 
+class TestSums:
+    """Sums from one half of the matrix are those of the whole matrix."""
+
+    @pytest.mark.parametrize("columns", [4, 7])
+    def test_both_halves_have_the_same_sum(self, columns):
+        unit = normals(2, 3, columns, dtype="float64")
+        cosine = np.swapaxes(unit, -1, -2) @ unit / 9
+        potential = RieszPotential(2.0, False, True, 0.1)
+        for n in (None, *range(columns + 1)):
+            sums = pair_sums._folded_sums(keras.ops.convert_to_tensor(cosine), potential, n)
+            value, _ = potential(cosine)
+            index = np.arange(columns)
+            number = columns if n is None else n
+            pairs = (index[:, None] != index) & (np.maximum(index[:, None], index) < number)
+            expected = np.sum(np.where(pairs, value, 0.0), axis=(-2, -1))
+            assert sums.shape == (2, columns - columns // 2)
+            np.testing.assert_allclose(np.sum(sums, axis=-1), expected, rtol=1e-5)
+
+    @pytest.mark.parametrize("n", [520, 521, 720])
+    def test_energies_of_hundreds_of_neurons_match_the_definition(self, n, float64):
+        """Above 512 neurons, sums are folded; above 704, the radial part is a pass of its own."""
+        kernel = normals(5, n, dtype="float64")
+        value, gradient = energy_and_gradient(kernel, half_space=True, softening=0)
+        unit = kernel / np.linalg.norm(kernel, axis=0)
+        cosines = unit.T @ unit
+        np.fill_diagonal(cosines, 0)
+        off = 1 - np.eye(n)
+        pairs = n * (2 * n - 1)
+        near, far = 0.5 / (1 - cosines), 0.5 / (1 + cosines)
+        assert value == pytest.approx((np.sum(off * (near + far)) + n / 4) / pairs, rel=1e-10)
+        slopes = off * (2 * near**2 - 2 * far**2) * 2 / pairs
+        expected = unit @ slopes
+        expected -= unit * np.sum(unit * expected, axis=0)
+        expected /= np.linalg.norm(kernel, axis=0)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-8, atol=1e-14)
+
+
 class TestPanels:
     """Panels give the sums of the matrix of all pairs without building it."""
 
