@@ -42,6 +42,8 @@ _PAPERS = {
     "sphereface_plus": {"MHE(10)": "classes"},
     "finetuning": {"hidden 1": "hidden", "output 10": "classes"},
 }
+# Experiments whose baseline has an energy. The map compares with training without one.
+_OWN_BASELINES = ("lazy", "lazy_digits", "signs")
 # Variants that are no energies of neurons on a sphere.
 _OTHER_METHODS = ("orthogonal", "SRIP")
 # Variants of this package that have no factor in units of position.
@@ -96,9 +98,11 @@ def choose(experiment: str, condition: Config, variant: str) -> Choice | None:
 
     It shows the recommended factors in units of position (about 0.1 for hidden layers, about 10
     divided by the number of classes for class vectors), the papers' regularizers with the papers'
-    factors, and low-energy starts, but no methods without an energy. Of experiments without a rule,
-    it shows everything.
+    factors, and low-energy starts, but no methods without an energy, and no comparisons of an
+    energy with another one. Of experiments without a rule, it shows everything.
     """
+    if experiment in _OWN_BASELINES:
+        return None
     if experiment not in _GROUP_OF:
         return Choice(OURS, variant)
     match = re.fullmatch(r"(.*?)(?: \((hidden|classes)\))?", variant)

@@ -43,12 +43,6 @@ def run_config(config: Config, sources: dict[str, str]) -> Record:
 
     from workloads.machine import describe_machine
 
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
-        # TensorFlow warns of many traced functions, and every run traces its own.
-        tf.get_logger().setLevel("ERROR")
     experiment: Experiment = importlib.import_module(
         f"experiments.{config['experiment']}"
     ).experiment
@@ -57,6 +51,12 @@ def run_config(config: Config, sources: dict[str, str]) -> Record:
             f"The parts of {experiment.name} are {', '.join(experiment.grid)}. "
             f"Received: {', '.join(sorted(unknown))}"
         )
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+        # TensorFlow warns of many traced functions, and every run traces its own.
+        tf.get_logger().setLevel("ERROR")
     keras.utils.clear_session()
     keras.utils.set_random_seed(int(config["seed"]))
     start = time.perf_counter()

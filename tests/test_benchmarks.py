@@ -33,7 +33,7 @@ class TestQuickRuns:
     def test_ratios_are_printed_only_if_they_are_measurements(self, command):
         """The ratio of ResNet50 with two small images contradicts that of the documentation."""
         row = {
-            **{"energies": "exact", "batch": 2, "size": 64, "seconds": 0.5},
+            **{"network": "ResNet50", "energies": "exact", "batch": 2, "seconds": 0.5},
             **{"ratio": 4.55, "ratio_quartiles": [4.5, 4.6]},
             **{"regularize_seconds": 0.1, "first_step_seconds": 9.0},
         }
@@ -43,7 +43,7 @@ class TestQuickRuns:
             command.show(console, command._network_table([row]), quick)
             printed[quick] = console.file.getvalue()
         assert "4.55" in printed[False]
-        assert "ResNet50" in printed[True]
+        assert "Training steps" in printed[True]
         assert printed[True].endswith(". Rows: 1\n")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mhe._arguments import check_integer
 from keras_mhe._backend import matmul
 from keras_mhe._random import fingerprint, seed_of
 from keras_mhe._typing import Tensor
@@ -18,6 +19,19 @@ from keras_mhe.energies._programs import EnergyProgram, program_for
 # The expected number of drawn neurons whose bits are in the seed. With probability 1 - e^-32, one
 # of them is, so that a step which moves drawn neurons only gives a new draw too.
 _SEEDING = 32
+
+
+def check_sample_groups(sample_groups: int | None, sample: int | None) -> int | None:
+    """Returns the number of random groups, or None."""
+    if sample_groups is None:
+        return None
+    if sample is None:
+        raise ValueError(
+            "Argument `sample_groups` needs `sample`, the number of neurons in a group. "
+            f"Received: sample_groups={sample_groups!r}, sample=None"
+        )
+    expected = "a positive integer or None"
+    return check_integer(sample_groups, "sample_groups", least=1, expected=expected)
 
 
 def _numbers(matrix: Tensor, count: int, sample: int, as_rows: bool) -> Tensor:

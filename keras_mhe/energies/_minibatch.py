@@ -36,19 +36,6 @@ def check_sample(sample: int | None) -> int | None:
     return check_integer(sample, "sample", least=2, expected="an integer of at least 2 or None")
 
 
-def check_sample_groups(sample_groups: int | None, sample: int | None) -> int | None:
-    """Returns the number of random groups, or None."""
-    if sample_groups is None:
-        return None
-    if sample is None:
-        raise ValueError(
-            "Argument `sample_groups` needs `sample`, the number of neurons in a group. "
-            f"Received: sample_groups={sample_groups!r}, sample=None"
-        )
-    expected = "a positive integer or None"
-    return check_integer(sample_groups, "sample_groups", least=1, expected=expected)
-
-
 def _sampled_value_and_tangent(
     matrix: Tensor, potential: Potential, sample: int
 ) -> tuple[Tensor, Tensor, Tensor]:

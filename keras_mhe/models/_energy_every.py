@@ -55,8 +55,7 @@ class EnergyEvery(FactorSchedule):
             lambda step, own: 0.0 if step % k else k * own, where, regularizers=regularizers
         )
         self.k = k
-        self._by_steps, self._may_read_weights = True, False
-        self.on_train_batch_begin = self._before_batch
+        self._follow_steps(may_read_weights=False)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)

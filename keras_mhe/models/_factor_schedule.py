@@ -149,12 +149,17 @@ class FactorSchedule(keras.callbacks.Callback):
         # Batches before this epoch, and up to the next one.
         self._before = self._next = 0
         self._per_update = 1
-        # Schedules of Keras depend on the step alone.
-        self._may_read_weights = not type(schedule).__module__.startswith("keras.")
-        self._by_steps = by_steps
+        self._by_steps = self._may_read_weights = False
         if by_steps:
-            # Not a method: Keras would call it before every batch, even if it has no effect.
-            self.on_train_batch_begin = self._before_batch
+            # Schedules of Keras depend on the step alone.
+            in_keras = type(schedule).__module__.startswith("keras.")
+            self._follow_steps(may_read_weights=not in_keras)
+
+    def _follow_steps(self, *, may_read_weights: bool) -> None:
+        """Passes the number of each step to the schedule, in place of that of the epoch."""
+        self._by_steps, self._may_read_weights = True, may_read_weights
+        # Not a method: Keras would call it before every batch, even if it has no effect.
+        self.on_train_batch_begin = self._before_batch
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         check_model(self.model)

@@ -6,9 +6,9 @@ import keras
 
 from keras_mhe._typing import NeuronAxis, State, Tensor
 from keras_mhe.energies._batch import batch_program
-from keras_mhe.energies._drawn import DrawnProgram
+from keras_mhe.energies._drawn import DrawnProgram, check_sample_groups
 from keras_mhe.energies._energy import energy_program
-from keras_mhe.energies._minibatch import check_sample, check_sample_groups, sampled_program
+from keras_mhe.energies._minibatch import check_sample, sampled_program
 from keras_mhe.energies._neurons import check_axes
 from keras_mhe.energies._potential import PotentialSpec
 from keras_mhe.energies._programs import EnergyProgram

@@ -97,6 +97,7 @@ class TestRules:
             ("cnn9", {}, "SRIP"),
             ("starts", {}, "fixed random"),
             ("finetuning", {}, "hidden 1000"),
+            ("lazy", {}, "every 8th"),
         ],
     )
     def test_other_factors_are_not_shown(self, experiment, condition, variant):

@@ -38,7 +38,7 @@ report, runner, tables = map(module, ("report", "runner", "tables"))
 
 names = ["cnn9", "imbalance", "starts", "crowding", "sphereface_plus", "gan", "correlation"]
 names += ["finetuning", "optimizers", "unlabeled", "codebook", "pruning"]
-names += ["imbalanced_cnn9", "plateau"]
+names += ["imbalanced_cnn9", "plateau", "lazy", "lazy_digits", "signs"]
 
 
 def experiment(name):
@@ -177,7 +177,7 @@ class TestEveryExperiment:
         "name",
         [
             *("starts", "crowding", "sphereface_plus", "gan", "finetuning"),
-            *("unlabeled", "codebook", "pruning", "plateau"),
+            *("unlabeled", "codebook", "pruning", "plateau", "lazy_digits"),
         ],
     )
     def test_a_quick_run_gives_finite_metrics(self, name):
