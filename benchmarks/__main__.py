@@ -268,7 +268,8 @@ def main(
         show(console, _memory_table(results["memory"]), quick)
     results["cnn9"] = cnn9.measure(quick)
     show(console, _step_table(results["cnn9"]), quick)
-    results["steps"] = steps.measure(quick)
+    few = {"networks": ("digits", "text"), "energies": ("default", "skipped")}
+    results["steps"] = steps.measure(quick, **(few if quick else {}))
     show(console, _network_table(results["steps"]), quick)
     results["reports"] = reports.measure(quick)
     show(console, _report_table(results["reports"]), quick)
