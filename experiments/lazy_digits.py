@@ -20,6 +20,6 @@ experiment = imbalance.experiment._replace(
     variants=tuple(INTERVALS),
     main_metrics=("balanced accuracy %", "smallest angle of classes °"),
     grid=imbalance.experiment.grid | {"features": (3, 32)},
-    page_rows=({},),
+    page_rows=({"features": (32,)}, {"optimizer": ("adam",)}),
     plotted_variants=(),
 )

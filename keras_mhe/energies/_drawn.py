@@ -16,9 +16,9 @@ from keras_mhe.energies._pairs import mean_over_points, relative_to_closest
 from keras_mhe.energies._potential import Potential
 from keras_mhe.energies._programs import EnergyProgram, program_for
 
-# The expected number of drawn neurons whose bits are in the seed. With probability 1 - e^-32, one
+# The expected number of drawn neurons whose bits are in the seed. With probability 1 - e^-16, one
 # of them is, so that a step which moves drawn neurons only gives a new draw too.
-_SEEDING = 32
+_SEEDING = 16
 
 
 def check_sample_groups(sample_groups: int | None, sample: int | None) -> int | None:

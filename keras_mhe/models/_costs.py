@@ -23,7 +23,7 @@ _BATCH, _OPEN_AXIS = 32, 32
 _POSITIONS = 64
 # What takes as long in a step on a CPU: the step itself, the update of a weight, an entry of the
 # output of a layer, and a pair of neurons besides its products.
-_STEP, _UPDATE, _ENTRY, _PAIR = 5e7, 60, 400, 60
+_STEP, _UPDATE, _ENTRY, _PAIR = 3e7, 40, 400, 60
 # An energy that costs less is exact: a draw, which moves neurons in memory, would not be faster.
 _CHEAP = 1e8
 # The share of a step that other energies may add. Estimates are rough, and the limit is a quarter.

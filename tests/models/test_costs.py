@@ -75,7 +75,7 @@ def test_the_cost_of_a_step_grows_with_products_outputs_and_weights():
         return step_cost(model, find_kernels(model))
 
     # 32 examples, 10 weights and one output per unit.
-    expected = 1000 * (32 * (6 * 10 + 400) + 60 * 10)
+    expected = 1000 * (32 * (6 * 10 + 400) + 40 * 10)
     assert cost(2000) - cost(1000) == pytest.approx(expected)
 
 
