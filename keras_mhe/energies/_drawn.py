@@ -72,7 +72,7 @@ class DrawnProgram:
 
     It is used like an `EnergyProgram`. All neurons are drawn independently, from bits of the
     matrix, so a changed matrix gives a new draw. The gradient of the neurons that are not drawn is
-    zero, and nothing of their size is computed.
+    zero, and nothing of their size is computed. The floor under norms is that of the drawn neurons.
 
     Attributes:
         potential: energy of a pair of the whole layer.

@@ -21,8 +21,8 @@ from keras_mhe.models._plan import Plan
 _BATCH, _OPEN_AXIS = 32, 32
 # How often a convolution of an unknown output applies its kernel to an example.
 _POSITIONS = 64
-# What takes as long in a step on a CPU: the step itself, the update of a weight, an entry of the
-# output of a layer, and a pair of neurons besides its products.
+# What a step on a CPU takes besides products: for the step itself, the update of each weight, each
+# entry of the output of a layer, and each pair of neurons.
 _STEP, _UPDATE, _ENTRY, _PAIR = 3e7, 40, 400, 60
 # An energy that costs less is exact: a draw, which moves neurons in memory, would not be faster.
 _CHEAP = 1e8

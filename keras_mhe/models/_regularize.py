@@ -69,15 +69,12 @@ def _plans(
         )
 
     plans = list(map(plan, kernels, roles))
-    by_default = [
-        each
-        for each in plans
-        if each.regularized and regularizers[each.role] is _default(each.role)
-    ]
-    sampling = cheap_samplings(by_default, step_cost(model, kernels))
+    defaults = {role for role, regularizer in regularizers.items() if regularizer is _default(role)}
+    by_default = [each for each in plans if each.regularized and each.role in defaults]
+    samplings = cheap_samplings(by_default, step_cost(model, kernels))
     for i, each in enumerate(plans):
-        if groups := sampling.get(id(each.found)):
-            plans[i] = plan(each.found, each.role, groups)
+        if sampling := samplings.get(id(each.found)):
+            plans[i] = plan(each.found, each.role, sampling)
     return skip_partial_layers(plans)
 
 
