@@ -382,10 +382,12 @@ class TestDocumentation:
     @pytest.mark.once
     def test_example_trains_a_classifier_of_100000_classes(self, tmp_path):
         page = (Path(__file__).parents[2] / "docs" / "large_layers.md").read_text()
-        small, large = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+        small, few, large = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
         names = {}
         exec(small, names)
         assert names["layer"].kernel_regularizer.sample == 256
+        exec(few, names)
+        assert names["embedding"].embeddings_regularizer.sample_groups == 1
         exec(large, names)
         model, history = names["model"], names["history"]
         assert model.head.kernel.shape == (64, 100_000)
