@@ -1,4 +1,4 @@
-"""Networks of several kinds whose training steps are measured, each with a batch of data."""
+"""Networks whose training steps are measured, besides CNN-9, each with a batch of data."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,11 +6,10 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from workloads.cnn9 import cnn9
 from workloads.precision import dtype_policy
 
 _WORDS = 20_000
-_LETTERS = 4_000
+_TOKENS = 4_000
 
 
 class Workload(NamedTuple):
@@ -23,13 +22,6 @@ class Workload(NamedTuple):
 
 def _images(rng: np.random.Generator, batch: int, size: int) -> np.ndarray:
     return rng.uniform(-1, 1, (batch, size, size, 3)).astype("float32")
-
-
-def _cnn9(rng: np.random.Generator, small: bool) -> Workload:
-    """CNN-9 of the papers, with L2."""
-    batch, width = (4, 8) if small else (128, 64)
-    model = cnn9(None, None, width, "auto")
-    return Workload(model, _images(rng, batch, 32), rng.integers(0, 10, batch))
 
 
 def _application(name: str) -> Callable[[np.random.Generator, bool], Workload]:
@@ -74,15 +66,15 @@ def _transformer(rng: np.random.Generator, small: bool) -> Workload:
     layers = keras.layers
     length, width = (8, 32) if small else (64, 128)
     tokens = keras.Input((length,), dtype="int32")
-    x = layers.Embedding(_LETTERS, width)(tokens)
+    x = layers.Embedding(_TOKENS, width)(tokens)
     for _ in range(2):
         inner = layers.LayerNormalization()(x)
         x = x + layers.MultiHeadAttention(4, width // 4)(inner, inner, use_causal_mask=True)
         inner = layers.LayerNormalization()(x)
         x = x + layers.Dense(width)(layers.Dense(4 * width, "gelu")(inner))
-    model = keras.Model(tokens, layers.Dense(_LETTERS)(x))
+    model = keras.Model(tokens, layers.Dense(_TOKENS)(x))
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    text = rng.integers(0, _LETTERS, (32, length + 1))
+    text = rng.integers(0, _TOKENS, (32, length + 1))
     return Workload(model, text[:, :-1], text[:, 1:])
 
 
@@ -90,7 +82,6 @@ NETWORKS: dict[str, Callable[[np.random.Generator, bool], Workload]] = {
     "digits": _digits,
     "text": _text,
     "transformer": _transformer,
-    "CNN-9": _cnn9,
     "MobileNetV3": _application("MobileNetV3Small"),
     "ResNet50": _application("ResNet50"),
 }

@@ -50,14 +50,14 @@ def _value_and_tangent(
 ) -> tuple[Tensor, Tensor, Tensor]:
     *batch, count, _, sample = matrix.shape
     unit, reciprocal = unit_neurons(matrix)
+    # A neuron that was drawn twice does not meet itself.
+    mask = numbers[:, :, None] != numbers[:, None, :]
 
     def is_pair(index: Tensor) -> Tensor:
-        # A neuron that was drawn twice does not meet itself.
-        return numbers[:, :, None] != ops.take(numbers, index, axis=-1)[:, None, :]
+        return ops.take(mask, index, axis=-1)
 
     potential = relative_to_closest(potential, unit, unit, is_pair)
     value, slope = potential(matmul(ops.swapaxes(unit, -1, -2), unit))
-    mask = numbers[:, :, None] != numbers[:, None, :]
     sums = ops.sum(ops.where(mask, value, 0.0), axis=-2)
     gradient = matmul(unit, ops.where(mask, slope, 0.0))
     # The expected number of pairs. Their number in this draw would bias the estimate.
